@@ -1,0 +1,243 @@
+/* The Python side of the runtime: what the files of this folder share.
+ *
+ *   module.c   the module tether._core, its functions, its state
+ *   host.c     crew threads as Python threads: thread states, the GIL, names, exit
+ *   pystate.c  what a task sees: its own context, thread-locals, exception state, recursion budget
+ *   job.c      a task's Python part: function, arguments, exit value; running it
+ *   spawn.c    from a call to a queued task; options
+ *   walk.c     the capture walk: guards in what a task is given
+ *   pywait.c   waiting with the GIL let go and signals looked at
+ *   guard.c    JoinGuard
+ *   taskref.c  TaskRef
+ *   pyscope.c  Scope
+ *   site.c     where a task was spawned
+ *   kill.c     raising in a running task, and only there
+ *
+ * State is per module object, hence per interpreter; there is no static PyObject. */
+#ifndef TETHER_BINDING_H
+#define TETHER_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "crew.h"
+#include "lane.h"
+#include "owner.h"
+#include "runtime.h"
+#include "scope.h"
+#include "task.h"
+#include "thread.h"
+#include "ticker.h"
+#include "wait.h"
+
+typedef enum { PLACE_AUTO, PLACE_INLINE, PLACE_THREAD, PLACE_RANDOM } place_t;
+
+/* Python objects that C needs by name; resolved when the module is made. From tether._errors, tether._exit. */
+#define STATE_OBJECTS(X)                                                                             \
+    X(OwnershipError) X(TaskKilled) X(ReapedError) X(ScopeClosedError) X(ShutdownError)               \
+    X(DeadlockError) X(Cancelled) X(KilledTask) X(Completed) X(Killed) X(KillReason) X(TaskState)     \
+    X(settle)
+
+typedef struct {
+    tether_runtime_t *rt;
+    PyInterpreterState *interp;
+    PyTypeObject *guard_type, *ref_type, *scope_type, *options_type;
+#define X(name) PyObject *name;
+    STATE_OBJECTS(X)
+#undef X
+    PyObject *states[5];       /* TaskState members, by the number of the state */
+    PyObject *state_blocked;
+    PyObject *reasons[2];      /* KillReason members: REQUESTED, EXCEPTION */
+    PyObject *threading;       /* module dict: trace and profile hooks */
+    PyObject *modules;         /* sys.modules */
+    PyObject *running_loop;    /* _asyncio._get_running_loop once asyncio is there */
+    PyObject *crew_enter, *crew_leave, *tell_abandoned; /* of tether._crew, from the first spawn on */
+    PyObject *module;          /* borrowed: this state is its */
+    PyObject *name_asyncio, *name_trace, *name_profile, *name_name, *name_add_note;
+    unsigned long main_thread;
+    place_t place;
+    uint32_t dice;             /* PLACE_RANDOM */
+    bool started;              /* the first spawn has prepared what needs preparing */
+    bool stopped;              /* the crew is gone for good */
+    _Atomic(unsigned long) collecting; /* ident of the thread inside the cyclic collector, 0: none */
+    tether_lock_t kill_lock;   /* kill.c */
+    tether_lock_t graves_lock; /* guards writing `graves` */
+    tether_task_t *_Atomic graves; /* blocks that wait for someone with the GIL (job_dispose) */
+} state_t;
+
+extern struct PyModuleDef tether_module;
+
+static inline state_t *state_of(tether_runtime_t *rt) { return rt->host_data; }
+
+/* The calling thread's record; raises MemoryError. */
+tether_thread_t *need_thread(state_t *st);
+
+/* The calling thread's attached thread state, or NULL. */
+static inline PyThreadState *attached_state(void)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyThreadState_GetUnchecked();
+#else
+    return _PyThreadState_UncheckedGet();
+#endif
+}
+
+/* ---- jobs --------------------------------------------------------------------------------------------------------- */
+
+typedef enum { OUTCOME_NONE, OUTCOME_VALUE, OUTCOME_FAILED, OUTCOME_KILLED } outcome_t;
+
+enum { JOB_INLINE_ARGS = 3 };
+
+/* A task block: the runtime's part, then Python's. Owned by the task: everything but `value` and what names it is let go
+ * at exit, by the thread that ran it; `value` when it is reaped; the name and the site with the block. */
+typedef struct {
+    tether_task_t task;
+    PyObject *fn;
+    PyObject **args;       /* args[-1] is spare, for PY_VECTORCALL_ARGUMENTS_OFFSET */
+    PyObject *kwnames;     /* or NULL */
+    PyObject *context;     /* to run in, or NULL: an empty one */
+    PyObject *value;       /* the exit value: result, or exception */
+    PyObject *label;       /* the name, or (not named) the function's name; NULL while it can be had from fn */
+    PyObject *code;        /* of the spawn site, or NULL */
+    PyObject *detail;      /* text given to cancel, or NULL */
+    int lasti;
+    uint32_t nargs;        /* positional */
+    uint32_t nvalues;      /* positional and keyword */
+    uint8_t outcome;
+    bool named, enter_context, must_join, cancel_at_exit;
+    PyObject *inline_args[JOB_INLINE_ARGS + 1];
+} job_t;
+
+static inline job_t *job_of(tether_task_t *task) { return (job_t *)task; }
+static inline state_t *job_state(job_t *job) { return state_of(job->task.node.rt); }
+static inline void job_ref(job_t *job) { tether_task_ref(&job->task); }
+void job_unref(job_t *job);
+bool job_dispose(tether_task_t *task);
+void job_clear_graves(state_t *st);
+
+/* A new job with references: guard, alive. Takes no references on arguments yet. */
+job_t *job_new(state_t *st, tether_thread_t *thread, tether_node_t *owner);
+bool job_set_call(job_t *job, PyObject *fn, PyObject *const *args, size_t nargs, PyObject *kwnames);
+void job_discard(tether_thread_t *thread, job_t *job);
+
+/* Runs a claimed job on this thread, from push to tether_task_end. */
+void job_run_here(state_t *st, tether_thread_t *thread, job_t *job);
+
+/* Ends a claimed job that must not run. */
+void job_end_unrun(state_t *st, tether_thread_t *thread, job_t *job);
+
+/* Lets go of an ended loose job: reports a failure nobody will see. */
+void job_release(job_t *job);
+
+/* Reports job->value (a failure that nobody collects); the current exception is kept. */
+void job_report(job_t *job);
+
+/* New references. */
+PyObject *job_name(job_t *job);
+PyObject *job_site(job_t *job);
+
+/* Raises what join raises for this outcome, or returns the value. The job is reaped and ours. */
+PyObject *job_take(job_t *job);
+PyObject *job_exit_value(job_t *job);
+
+/* May this thread run a task in place now? */
+bool may_run_here(state_t *st, tether_thread_t *thread);
+
+/* ---- pystate -------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyThreadState *ts;
+    _PyErr_StackItem exc;
+    _PyErr_StackItem *exc_before;
+    PyObject *dict, *context;
+    PyObject *firstiter, *finalizer;
+    PyObject *traceobj, *profileobj;
+    Py_tracefunc tracefunc, profilefunc;
+    int recursion, c_recursion, origin_depth;
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *local_key, *local_sentinel;
+#endif
+} pystate_t;
+
+/* Gives the thread state a fresh face (takes over the reference to `context`); puts the old one back. */
+void pystate_enter(pystate_t *saved, PyThreadState *ts, PyObject *context, tether_thread_t *thread);
+void pystate_leave(pystate_t *saved);
+
+/* Sets and takes the exception in flight as one object (PyErr_GetRaisedException of 3.12). */
+PyObject *take_exception(void);
+void give_exception(PyObject *exc);
+
+/* ---- the rest -------------------------------------------------------------------------------------------------------- */
+
+/* site.c: the caller's code object (a reference, or NULL) and instruction offset. */
+PyObject *site_here(PyThreadState *ts, int *lasti);
+PyObject *site_text(PyObject *code, int lasti);
+
+/* spawn.c */
+typedef struct {
+    PyObject *name, *context; /* borrowed, or NULL */
+    size_t stack_size;
+    bool dedicated, must_join, cancel_at_exit;
+} spawn_options_t;
+
+PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t *scope, PyObject *const *args,
+                     Py_ssize_t nargs, PyObject *kwnames);
+extern PyType_Spec options_spec;
+bool check_is_valid(PyObject *check); /* None, "warn", "strict", "off"; raises ValueError */
+PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kwargs);
+
+/* walk.c: the armed guards in what a task is given; each is in the list once, with a reference. */
+typedef struct {
+    tether_task_t **tasks;
+    size_t n, room;
+} guards_t;
+
+int walk_call(state_t *st, PyObject *fn, PyObject *const *args, size_t nargs, guards_t *found);
+int walk_value(state_t *st, PyObject *value, guards_t *found);
+void guards_clear(guards_t *found);
+/* Moves them to `to`; raises OwnershipError. */
+int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_node_t *to, const char *where);
+
+/* pywait.c: each returns 0, or -1 with an exception. Shielded: not cancellable. Quietly: raises nothing (destructors). */
+int wait_job_shielded(state_t *st, tether_thread_t *thread, job_t *job);
+int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline);
+void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job);
+/* 1: all ended. 0: signals raised an exception, or the scope's body was cancelled. */
+int wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable);
+int wait_sleep(state_t *st, tether_thread_t *thread, uint64_t deadline);
+/* timeout in seconds (None: none) to a deadline. */
+int deadline_from(PyObject *timeout, uint64_t *deadline, const char *what);
+/* Raises Cancelled or KilledTask for the calling thread. */
+void raise_cancelled(state_t *st, tether_thread_t *thread);
+int checkpoint(state_t *st, tether_thread_t *thread);
+
+/* guard.c, taskref.c, pyscope.c */
+typedef struct {
+    PyObject_HEAD
+    job_t *job;
+    PyObject *weakrefs;
+} guard_t;
+
+extern PyType_Spec guard_spec, ref_spec, scope_spec;
+guard_t *guard_alloc(state_t *st);
+bool guard_armed(const job_t *job);
+
+PyObject *ref_new(state_t *st, job_t *job); /* NULL job: the root */
+job_t *ref_job(state_t *st, PyObject *ref, bool *is_ref);
+int job_cancel(state_t *st, tether_thread_t *thread, job_t *job, PyObject *reason, uint32_t also);
+PyObject *reason_text(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, bool *ok);
+
+PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs);
+tether_scope_t *scope_core(state_t *st, PyObject *obj, bool *is_scope);
+
+/* kill.c */
+void kill_deliver(state_t *st, job_t *job);
+void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job);
+void kill_after_pop(state_t *st, tether_thread_t *thread);
+
+/* host.c */
+void host_fill(tether_host_t *host);
+int host_prepare(state_t *st); /* at the first spawn */
+
+#endif

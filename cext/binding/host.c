@@ -1,0 +1,235 @@
+/* Crew threads as Python threads, and the end of the interpreter.
+ *
+ * A crew thread makes its thread state itself, on its own native thread, at its first attach (so that PyGILState works in
+ * tasks, too), keeps it as long as it lives, and takes it away before it ends. Thread states are explicit: no PyGILState
+ * call of ours, which would know the main interpreter only. */
+#include "binding.h"
+
+static state_t *thread_state(tether_thread_t *thread) { return state_of(load_relaxed(&thread->rt)); }
+
+static void begin(tether_thread_t *thread)
+{
+    (void)thread;
+    tether_native_name("tether");
+}
+
+/* The entry in threading.enumerate(). A failure costs the entry, not the thread. */
+static void tell_threading(PyObject *what)
+{
+    PyObject *r = PyObject_CallNoArgs(what);
+    if (r == NULL)
+        PyErr_WriteUnraisable(what);
+    Py_XDECREF(r);
+}
+
+static void attach(tether_thread_t *thread)
+{
+    if (thread->host == NULL) {
+        state_t *st = thread_state(thread);
+        PyThreadState *ts = PyThreadState_New(st->interp);
+        if (ts == NULL)
+            tether_fatal("no memory for a thread state");
+        thread->host = ts;
+        PyEval_RestoreThread(ts);
+        tell_threading(st->crew_enter);
+    } else {
+        PyEval_RestoreThread(thread->host);
+    }
+}
+
+static void detach(tether_thread_t *thread)
+{
+    (void)thread;
+    PyEval_SaveThread();
+}
+
+static void end(tether_thread_t *thread)
+{
+    if (thread->host == NULL)
+        return;
+    PyThreadState *ts = thread->host;
+    PyEval_RestoreThread(ts);
+    tell_threading(thread_state(thread)->crew_leave);
+    thread->host = NULL;
+    PyThreadState_Clear(ts);
+    PyThreadState_DeleteCurrent();
+}
+
+/* threading.settrace and setprofile are for threads that begin; a crew thread begins with every task. */
+static void set_hook(state_t *st, PyObject *name, const char *set_name)
+{
+    PyObject *hook = PyDict_GetItemWithError(st->threading, name);
+    if (hook == NULL || hook == Py_None)
+        return;
+    PyObject *set = PySys_GetObject(set_name);
+    PyObject *r = set ? PyObject_CallOneArg(set, hook) : NULL;
+    if (r == NULL)
+        PyErr_WriteUnraisable(hook);
+    Py_XDECREF(r);
+}
+
+static void run(tether_thread_t *thread, tether_task_t *task)
+{
+    state_t *st = thread_state(thread);
+    PyThreadState *ts = thread->host;
+    set_hook(st, st->name_trace, "settrace");
+    set_hook(st, st->name_profile, "setprofile");
+    job_run_here(st, thread, job_of(task));
+    if (ts->c_traceobj != NULL)
+        PyEval_SetTrace(NULL, NULL);
+    if (ts->c_profileobj != NULL)
+        PyEval_SetProfile(NULL, NULL);
+}
+
+void host_fill(tether_host_t *host)
+{
+    *host = (tether_host_t){
+        .task_size = sizeof(job_t),
+#ifdef Py_GIL_DISABLED
+        .serial = false,
+#else
+        .serial = true,
+#endif
+        .begin = begin,
+        .end = end,
+        .attach = attach,
+        .detach = detach,
+        .run = run,
+        .dispose = job_dispose,
+    };
+}
+
+/* ---- the collector ------------------------------------------------------------------------------------------------------ */
+
+/* gc.callbacks: which thread is inside the collector now? Destructors that it calls must not wait (G5). */
+static PyObject *gc_event(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    state_t *st = PyModule_GetState(module);
+    if (nargs >= 1 && PyUnicode_Check(args[0])) {
+        bool starts = PyUnicode_CompareWithASCIIString(args[0], "start") == 0;
+        store_relaxed(&st->collecting, starts ? (unsigned long)PyThread_get_thread_ident() : 0ul);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef gc_event_def = {"_gc_event", (PyCFunction)(void (*)(void))gc_event, METH_FASTCALL, NULL};
+
+/* ---- the end of the interpreter ------------------------------------------------------------------------------------------ */
+
+static void cancel_if_asked(tether_task_t *task, void *unused)
+{
+    (void)unused;
+    if (job_of(task)->cancel_at_exit)
+        tether_task_cancel(task, 0);
+}
+
+static void cancel_any(tether_task_t *task, void *unused)
+{
+    (void)unused;
+    tether_task_cancel(task, 0);
+}
+
+static void write_abandoned(state_t *st)
+{
+    PyObject *r = PyObject_CallNoArgs(st->tell_abandoned);
+    if (r == NULL)
+        PyErr_WriteUnraisable(NULL);
+    Py_XDECREF(r);
+}
+
+/* Registered with threading: every task has ended, and every thread of ours is gone, before the interpreter takes itself
+ * apart. Never raises. */
+static PyObject *drain(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    state_t *st = PyModule_GetState(module);
+    tether_runtime_t *rt = st->rt;
+    tether_thread_t *thread = tether_thread(rt);
+    if (thread == NULL || load_relaxed(&rt->closing))
+        Py_RETURN_NONE;
+    int interrupts = 0;
+    tether_lane_each(rt, cancel_if_asked, NULL);
+    for (bool closed = false; !closed;) {
+        PyThreadState *ts = PyEval_SaveThread();
+        tether_wait_enter(thread);
+        tether_status_t status = tether_runtime_drain(thread);
+        tether_wait_leave(thread);
+        PyEval_RestoreThread(ts);
+        if (status == TETHER_OK) {
+            /* Tasks may spawn to the last; what slipped in before the door was shut is waited for, too. */
+            tether_runtime_close(rt);
+            closed = tether_runtime_live(rt) == 0;
+        } else if (PyErr_CheckSignals() < 0) {
+            PyErr_Clear();
+            tether_lane_each(rt, cancel_any, NULL);
+            if (++interrupts == 2) {
+                write_abandoned(st);
+                tether_runtime_close(rt);
+                Py_RETURN_NONE;
+            }
+        }
+    }
+    PyThreadState *ts = PyEval_SaveThread();
+    tether_runtime_stop(rt);
+    PyEval_RestoreThread(ts);
+    job_clear_graves(st);
+    st->stopped = true;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef drain_def = {"_drain", drain, METH_NOARGS, NULL};
+
+/* Before the first task: what costs time or memory only for those who spawn. */
+int host_prepare(state_t *st)
+{
+    PyObject *hooks = NULL, *callbacks = NULL, *gc = NULL, *pool = NULL, *crew = NULL, *r = NULL;
+    int result = -1;
+    /* threading's exit functions run last-in first-out. Executors' threads may be what tasks wait for, or the other way
+     * round, so ours must run before theirs: theirs must be registered. */
+    pool = PyImport_ImportModule("concurrent.futures.thread");
+    crew = PyImport_ImportModule("tether._crew");
+    if (pool == NULL || crew == NULL)
+        goto done;
+    Py_XSETREF(st->crew_enter, PyObject_GetAttrString(crew, "enter"));
+    Py_XSETREF(st->crew_leave, PyObject_GetAttrString(crew, "leave"));
+    Py_XSETREF(st->tell_abandoned, PyObject_GetAttrString(crew, "tell_abandoned"));
+    if (st->crew_enter == NULL || st->crew_leave == NULL || st->tell_abandoned == NULL)
+        goto done;
+    hooks = PyCFunction_New(&drain_def, st->module);
+    PyObject *reg = PyDict_GetItemString(st->threading, "_register_atexit");
+    if (hooks == NULL || reg == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "threading._register_atexit is missing");
+        goto done;
+    }
+    if (st->started) { /* another thread was faster, while the imports ran */
+        result = 0;
+        goto done;
+    }
+    r = PyObject_CallOneArg(reg, hooks);
+    if (r == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            PyErr_Clear();
+            PyErr_SetString(st->ShutdownError, "tether spawns no tasks: the interpreter is shutting down");
+        }
+        goto done;
+    }
+    gc = PyImport_ImportModule("gc");
+    callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
+    PyObject *event = callbacks ? PyCFunction_New(&gc_event_def, st->module) : NULL;
+    if (event == NULL || PyList_Append(callbacks, event) < 0) {
+        Py_XDECREF(event);
+        goto done;
+    }
+    Py_DECREF(event);
+    st->started = true;
+    result = 0;
+done:
+    Py_XDECREF(r);
+    Py_XDECREF(hooks);
+    Py_XDECREF(callbacks);
+    Py_XDECREF(gc);
+    Py_XDECREF(pool);
+    Py_XDECREF(crew);
+    return result;
+}

@@ -1,0 +1,397 @@
+/* A task's Python part, and running it. */
+#include "binding.h"
+
+#include <string.h>
+
+job_t *job_new(state_t *st, tether_thread_t *thread, tether_node_t *owner)
+{
+    if (load_relaxed(&st->graves) != NULL)
+        job_clear_graves(st);
+    tether_task_t *task = tether_task_new(thread, owner);
+    if (task == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    job_t *job = job_of(task);
+    memset((char *)job + sizeof(tether_task_t), 0, offsetof(job_t, inline_args) - sizeof(tether_task_t));
+    return job;
+}
+
+/* The function's name, as a new reference, or NULL without an exception. */
+static PyObject *name_of_callable(state_t *st, PyObject *fn)
+{
+    if (PyFunction_Check(fn))
+        return Py_NewRef(((PyFunctionObject *)fn)->func_name);
+    if (PyMethod_Check(fn))
+        return name_of_callable(st, PyMethod_GET_FUNCTION(fn));
+    PyObject *name = PyObject_GetAttr(fn, st->name_name);
+    if (name != NULL && !PyUnicode_Check(name))
+        Py_CLEAR(name);
+    if (name == NULL) {
+        PyErr_Clear();
+        name = PyType_GetName(Py_TYPE(fn));
+        if (name == NULL)
+            PyErr_Clear();
+    }
+    return name;
+}
+
+bool job_set_call(job_t *job, PyObject *fn, PyObject *const *args, size_t nargs, PyObject *kwnames)
+{
+    size_t nvalues = nargs + (kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0);
+    PyObject **values = job->inline_args + 1;
+    if (nvalues > JOB_INLINE_ARGS) {
+        PyObject **block = PyMem_Malloc((nvalues + 1) * sizeof(PyObject *));
+        if (block == NULL) {
+            PyErr_NoMemory();
+            return false;
+        }
+        values = block + 1;
+    }
+    for (size_t i = 0; i < nvalues; i++)
+        values[i] = Py_NewRef(args[i]);
+    job->args = values;
+    job->nargs = (uint32_t)nargs;
+    job->nvalues = (uint32_t)nvalues;
+    job->fn = Py_NewRef(fn);
+    job->kwnames = Py_XNewRef(kwnames);
+#ifdef Py_GIL_DISABLED
+    /* Others may ask for the name while the function is let go; with a GIL it is looked up when it is wanted. */
+    if (job->label == NULL)
+        job->label = name_of_callable(job_state(job), fn);
+#endif
+    return true;
+}
+
+/* Function, arguments and context go at exit, on the thread that ran the task, while it is still the current one: what
+ * their destructors do is the task's doing. */
+static void drop_call(state_t *st, job_t *job)
+{
+    if (job->label == NULL && job->fn != NULL)
+        job->label = name_of_callable(st, job->fn);
+    PyObject **args = job->args;
+    uint32_t n = job->nvalues;
+    job->args = NULL;
+    job->nvalues = 0;
+    if (args != NULL) {
+        for (uint32_t i = 0; i < n; i++)
+            Py_DECREF(args[i]);
+        if (args != job->inline_args + 1)
+            PyMem_Free(args - 1);
+    }
+    Py_CLEAR(job->kwnames);
+    Py_CLEAR(job->fn);
+}
+
+void job_unref(job_t *job) { tether_task_unref(tether_thread(job->task.node.rt), &job->task); }
+
+static void clear(job_t *job)
+{
+    Py_CLEAR(job->label);
+    Py_CLEAR(job->code);
+    Py_CLEAR(job->detail);
+    Py_CLEAR(job->value);
+}
+
+/* The last reference may go on a thread that does not hold the GIL (it has just announced an end, or helps while it
+ * waits). Such blocks wait for the next one who does. */
+bool job_dispose(tether_task_t *task)
+{
+    job_t *job = job_of(task);
+    if (attached_state() != NULL) {
+        clear(job);
+        return true;
+    }
+    state_t *st = job_state(job);
+    tether_lock(&st->graves_lock);
+    task->next = load_relaxed(&st->graves);
+    store_relaxed(&st->graves, task);
+    tether_unlock(&st->graves_lock);
+    return false;
+}
+
+void job_clear_graves(state_t *st)
+{
+    tether_lock(&st->graves_lock);
+    tether_task_t *task = load_relaxed(&st->graves);
+    store_relaxed(&st->graves, NULL);
+    tether_unlock(&st->graves_lock);
+    while (task != NULL) {
+        tether_task_t *next = task->next;
+        clear(job_of(task));
+        tether__task_recycle(tether_thread(st->rt), task);
+        task = next;
+    }
+}
+
+void job_discard(tether_thread_t *thread, job_t *job)
+{
+    drop_call(job_state(job), job);
+    Py_CLEAR(job->context);
+    Py_CLEAR(job->label);
+    Py_CLEAR(job->code);
+    /* Guards that were moved to it go back to its own owner: what an ended task owns does (owner.c, effective). */
+    or_acq_rel(&job->task.word, TETHER_REAPED);
+    tether_task_discard(thread, &job->task);
+}
+
+PyObject *job_site(job_t *job) { return site_text(job->code, job->lasti); }
+
+PyObject *job_name(job_t *job)
+{
+    if (job->named)
+        return Py_NewRef(job->label);
+    PyObject *label = Py_XNewRef(job->label);
+#ifndef Py_GIL_DISABLED
+    if (label == NULL && job->fn != NULL)
+        label = name_of_callable(job_state(job), job->fn);
+#endif
+    if (label == NULL)
+        label = PyUnicode_FromString("task");
+    if (label == NULL)
+        return NULL;
+    PyObject *name = PyUnicode_FromFormat("%U-%llu", label, (unsigned long long)job->task.id);
+    Py_DECREF(label);
+    return name;
+}
+
+/* Says in a note of the exception which task it ended, and where that was spawned. */
+static void add_site_note(state_t *st, job_t *job, PyObject *exc)
+{
+    PyObject *name = job_name(job), *site = job_site(job);
+    PyObject *note = name && site ? PyUnicode_FromFormat("in task '%U', spawned at %U", name, site) : NULL;
+    PyObject *r = note ? PyObject_CallMethodOneArg(exc, st->name_add_note, note) : NULL;
+    if (r == NULL)
+        PyErr_Clear(); /* an exception class may refuse notes; the exception itself matters more */
+    Py_XDECREF(r);
+    Py_XDECREF(note);
+    Py_XDECREF(name);
+    Py_XDECREF(site);
+}
+
+bool may_run_here(state_t *st, tether_thread_t *thread)
+{
+    switch (st->place) {
+    case PLACE_THREAD:
+        return false;
+    case PLACE_RANDOM:
+        st->dice = st->dice * 1664525u + 1013904223u;
+        if (st->dice >> 31)
+            return false;
+        break;
+    default:
+        break;
+    }
+    /* A deep stack: another thread takes the task, so that nesting of any depth completes. */
+    if (tether_thread_room(thread) < thread->stack_size / 2)
+        return false;
+    if (load_relaxed(&st->collecting) == thread->ident)
+        return false;
+    if (st->running_loop == NULL) {
+        PyObject *asyncio = PyDict_GetItemWithError(st->modules, st->name_asyncio);
+        if (asyncio == NULL) {
+            PyErr_Clear();
+            return true;
+        }
+        PyObject *get = PyObject_GetAttrString(asyncio, "_get_running_loop");
+        if (get == NULL) {
+            PyErr_Clear(); /* still being imported */
+            return true;
+        }
+        st->running_loop = get;
+    }
+    PyObject *loop = PyObject_CallNoArgs(st->running_loop);
+    bool none = loop == Py_None || loop == NULL;
+    if (loop == NULL)
+        PyErr_Clear();
+    Py_XDECREF(loop);
+    return none;
+}
+
+static PyObject *call(job_t *job)
+{
+    return PyObject_Vectorcall(job->fn, job->args, job->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, job->kwnames);
+}
+
+static void note_outcome(state_t *st, job_t *job, PyObject *value)
+{
+    if (value != NULL) {
+        job->value = value;
+        job->outcome = OUTCOME_VALUE;
+        return;
+    }
+    PyObject *exc = take_exception();
+    if (PyErr_GivenExceptionMatches(exc, st->Cancelled) || PyErr_GivenExceptionMatches(exc, st->KilledTask)) {
+        job->outcome = OUTCOME_KILLED;
+        job->value = exc;
+        return;
+    }
+    add_site_note(st, job, exc);
+    job->outcome = OUTCOME_FAILED;
+    job->value = exc;
+}
+
+static void end(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    bool failed = job->outcome == OUTCOME_FAILED;
+    tether_task_t *task = &job->task;
+    /* Letting a value go may run Python code: while we are still attached, if nobody wants it. */
+    if (tether_task_is_loose(task) && !failed)
+        Py_CLEAR(job->value);
+    /* On a crew thread the GIL goes before the end is announced: whoever wakes up finds it free. */
+    bool away = thread->crew && thread->top == NULL && load_relaxed(&task->node.rt->waiters) != 0;
+    PyThreadState *ts = away ? PyEval_SaveThread() : NULL;
+    bool release = tether_task_end(thread, task, failed);
+    if (away)
+        PyEval_RestoreThread(ts);
+    if (release) {
+        job_release(job);
+        job_unref(job);
+    }
+}
+
+void job_run_here(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    PyThreadState *ts = PyThreadState_Get();
+    pystate_t saved;
+    PyObject *context = job->context;
+    job->context = NULL;
+    bool enter_context = job->enter_context;
+    tether_task_push(thread, &job->task);
+    pystate_enter(&saved, ts, enter_context ? NULL : context, thread);
+    if (tether_task_cancelled(&job->task)) {
+        job->outcome = OUTCOME_KILLED;
+    } else if (!enter_context) {
+        note_outcome(st, job, call(job));
+    } else {
+        PyObject *value = NULL;
+        if (PyContext_Enter(context) == 0) {
+            value = call(job);
+            PyObject *exc = value == NULL ? take_exception() : NULL;
+            PyContext_Exit(context);
+            if (exc != NULL)
+                give_exception(exc);
+        }
+        note_outcome(st, job, value);
+    }
+    if (enter_context)
+        Py_DECREF(context);
+    kill_before_end(st, thread, job);
+    drop_call(st, job);
+    pystate_leave(&saved);
+    tether_task_pop(thread, &job->task);
+    kill_after_pop(st, thread);
+    end(st, thread, job);
+}
+
+void job_end_unrun(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    job->outcome = OUTCOME_KILLED;
+    drop_call(st, job);
+    Py_CLEAR(job->context);
+    end(st, thread, job);
+}
+
+void job_report(job_t *job)
+{
+    PyObject *pending = take_exception();
+    PyObject *name = job_name(job), *site = job_site(job);
+    PyObject *where =
+        name && site ? PyUnicode_FromFormat("<tether task '%U', spawned at %U>", name, site) : NULL;
+    PyErr_Clear();
+    give_exception(Py_NewRef(job->value));
+    PyErr_WriteUnraisable(where);
+    Py_XDECREF(where);
+    Py_XDECREF(name);
+    Py_XDECREF(site);
+    give_exception(pending);
+}
+
+/* threading.excepthook((type, value, traceback, thread)), as a failing Thread would. */
+static void report_to_excepthook(state_t *st, job_t *job)
+{
+    PyObject *pending = take_exception();
+    if (st->threading == NULL) { /* the module is being taken apart */
+        give_exception(pending);
+        job_report(job);
+        return;
+    }
+    PyObject *hook = PyDict_GetItemString(st->threading, "excepthook");
+    PyObject *make = PyDict_GetItemString(st->threading, "ExceptHookArgs");
+    PyObject *current = PyDict_GetItemString(st->threading, "current_thread");
+    PyObject *thread = current ? PyObject_CallNoArgs(current) : NULL;
+    PyObject *tb = PyException_GetTraceback(job->value);
+    PyObject *args = NULL, *r = NULL;
+    if (hook && make && thread) {
+        PyObject *four = PyTuple_Pack(4, (PyObject *)Py_TYPE(job->value), job->value, tb ? tb : Py_None, thread);
+        args = four ? PyObject_CallOneArg(make, four) : NULL;
+        Py_XDECREF(four);
+        r = args ? PyObject_CallOneArg(hook, args) : NULL;
+    }
+    if (r == NULL)
+        PyErr_WriteUnraisable(hook);
+    Py_XDECREF(r);
+    Py_XDECREF(args);
+    Py_XDECREF(tb);
+    Py_XDECREF(thread);
+    give_exception(pending);
+}
+
+void job_release(job_t *job)
+{
+    if (!tether_task_reap(&job->task))
+        return;
+    if (job->outcome == OUTCOME_FAILED) {
+        if (tether_task_word(&job->task) & TETHER_F_DETACHED)
+            report_to_excepthook(job_state(job), job);
+        else
+            job_report(job);
+    }
+    Py_CLEAR(job->value);
+}
+
+static PyObject *killed_error(state_t *st, job_t *job)
+{
+    PyObject *name = job_name(job), *site = job_site(job);
+    PyObject *detail = job->detail ? job->detail : Py_None;
+    PyObject *exc = name && site ? PyObject_CallFunction(st->TaskKilled, "OOOO", name, site, st->reasons[0], detail) : NULL;
+    Py_XDECREF(name);
+    Py_XDECREF(site);
+    return exc;
+}
+
+PyObject *job_take(job_t *job)
+{
+    PyObject *value = job->value;
+    job->value = NULL;
+    if (job->outcome == OUTCOME_VALUE)
+        return value;
+    if (job->outcome == OUTCOME_FAILED) {
+        give_exception(value);
+        return NULL;
+    }
+    PyObject *exc = killed_error(job_state(job), job);
+    if (exc != NULL) {
+        if (value != NULL)
+            PyException_SetCause(exc, Py_NewRef(value));
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+    Py_XDECREF(value);
+    return NULL;
+}
+
+PyObject *job_exit_value(job_t *job)
+{
+    state_t *st = job_state(job);
+    PyObject *value = job->value;
+    job->value = NULL;
+    PyObject *result;
+    if (job->outcome == OUTCOME_VALUE)
+        result = PyObject_CallOneArg(st->Completed, value);
+    else
+        result = PyObject_CallFunctionObjArgs(st->Killed, st->reasons[job->outcome == OUTCOME_FAILED],
+                                              value ? value : Py_None, NULL);
+    Py_XDECREF(value);
+    return result;
+}

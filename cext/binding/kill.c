@@ -1,0 +1,55 @@
+/* kill(): an exception raised asynchronously in the code of one task, and in no other.
+ *
+ * The exception can only be aimed at a thread; the task is what runs innermost there. So delivery and the task's end are
+ * serialised: `kill_lock` is held while "it is on top of its thread" is checked and the exception is set. The ender takes
+ * it when it sees KILL, and takes back what was not raised yet. With a GIL, code between two bytecodes is serialised
+ * anyway; the lock is what free-threaded builds need.
+ *
+ *   killer                                           ender
+ *   set KILL in the word (exchange)                  set ENDING in the word (exchange)
+ *   lock; not ENDING, on top? -> raise, note RAISED  saw KILL? -> lock; withdraw; unlock
+ *   unlock
+ *
+ * The word's changes have one order: either the killer sees ENDING, or the ender sees KILL and waits for the lock.
+ *
+ * A task that is not on top (something runs in place above it) gets the exception when it comes back to the top. */
+#include "binding.h"
+
+static void set_async(tether_thread_t *thread, PyObject *exc) { PyThreadState_SetAsyncExc(thread->ident, exc); }
+
+void kill_deliver(state_t *st, job_t *job)
+{
+    tether_thread_t *thread = load_acquire(&job->task.thread);
+    if (thread == NULL)
+        return; /* claimed this instant: its thread looks at CANCEL before it runs anything */
+    tether_lock(&st->kill_lock);
+    uint32_t word = atomic_load(&job->task.word);
+    if (atomic_load(&thread->top) == &job->task && tether_state(word) == TETHER_RUNNING &&
+        !(word & (TETHER_F_RAISED | TETHER_F_ENDING))) {
+        or_acq_rel(&job->task.word, TETHER_F_RAISED);
+        set_async(thread, st->KilledTask);
+    }
+    tether_unlock(&st->kill_lock);
+}
+
+void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    /* From here on nobody delivers: the destructors that run next are still the task's, what comes after is not. */
+    if (!(atomic_fetch_or(&job->task.word, TETHER_F_ENDING) & TETHER_F_KILL))
+        return;
+    tether_lock(&st->kill_lock);
+    set_async(thread, NULL);
+    tether_unlock(&st->kill_lock);
+}
+
+void kill_after_pop(state_t *st, tether_thread_t *thread)
+{
+#ifdef Py_GIL_DISABLED
+    tether_task_t *top = load_relaxed(&thread->top);
+    atomic_exchange(&thread->top, top); /* the pop, in the total order of the exchanges (see above) */
+#else
+    tether_task_t *top = load_relaxed(&thread->top);
+#endif
+    if (top != NULL && (atomic_load(&top->word) & (TETHER_F_KILL | TETHER_F_RAISED)) == TETHER_F_KILL)
+        kill_deliver(st, job_of(top));
+}

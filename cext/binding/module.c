@@ -1,0 +1,370 @@
+/* The module tether._core. Multi-phase, all state in the module, nothing static that holds Python objects: it loads in
+ * sub-interpreters with a GIL of their own, and leaves the GIL of free-threaded builds off. */
+#include "binding.h"
+
+#include <stdlib.h>
+
+tether_thread_t *need_thread(state_t *st)
+{
+    tether_thread_t *thread = tether_thread(st->rt);
+    if (thread == NULL)
+        PyErr_NoMemory();
+    return thread;
+}
+
+static state_t *st_of(PyObject *module) { return PyModule_GetState(module); }
+
+static PyObject *core_spawn(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return spawn_call(st_of(module), NULL, NULL, args, nargs, kwnames);
+}
+
+static PyObject *core_options(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return options_new(st_of(module), NULL, args, kwargs);
+}
+
+static PyObject *core_scope(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    return scope_new(st_of(module), args, kwargs);
+}
+
+static PyObject *core_current(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    state_t *st = st_of(module);
+    tether_thread_t *thread = need_thread(st);
+    if (thread == NULL)
+        return NULL;
+    tether_task_t *top = load_relaxed(&thread->top);
+    return ref_new(st, top ? job_of(top) : NULL);
+}
+
+static PyObject *core_checkpoint(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    state_t *st = st_of(module);
+    tether_thread_t *thread = need_thread(st);
+    if (thread == NULL || checkpoint(st, thread) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_sleep(PyObject *module, PyObject *seconds)
+{
+    state_t *st = st_of(module);
+    uint64_t deadline;
+    if (seconds == Py_None)
+        return PyErr_Format(PyExc_TypeError, "sleep() needs a number of seconds, not None");
+    if (deadline_from(seconds, &deadline, "sleep length") < 0)
+        return NULL;
+    tether_thread_t *thread = need_thread(st);
+    if (thread == NULL || wait_sleep(st, thread, deadline) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- looking around --------------------------------------------------------------------------------------------------- */
+
+static void note_task(tether_task_t *task, void *arg)
+{
+    guards_t *list = arg;
+    if (list->n < list->room) {
+        tether_task_ref(task);
+        list->tasks[list->n] = task;
+    }
+    list->n++; /* beyond `room` they are only counted */
+}
+
+static PyObject *core_tasks(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    state_t *st = st_of(module);
+    guards_t found = {0};
+    for (size_t room = (size_t)tether_runtime_live(st->rt) + 64;; room = found.n + 64) {
+        found = (guards_t){.room = room, .tasks = PyMem_Malloc(room * sizeof(tether_task_t *))};
+        if (found.tasks == NULL)
+            return PyErr_NoMemory();
+        tether_lane_each(st->rt, note_task, &found);
+        if (found.n <= room)
+            break;
+        size_t n = found.n;
+        found.n = room;
+        guards_clear(&found);
+        found.n = n; /* more have come meanwhile: again with more room */
+    }
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; i < found.n && list != NULL; i++) {
+        PyObject *ref = ref_new(st, job_of(found.tasks[i]));
+        if (ref == NULL || PyList_Append(list, ref) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(ref);
+    }
+    guards_clear(&found);
+    return list;
+}
+
+static PyObject *core_counters(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    tether_runtime_t *rt = st_of(module)->rt;
+    tether_lane_queued(rt, true);
+    return Py_BuildValue("KKKIKI", (unsigned long long)tether_runtime_live(rt),
+                         (unsigned long long)(tether_lane_queued(rt, false) + tether_lane_waiting(rt)),
+                         (unsigned long long)tether_lane_running(rt), (unsigned)tether_crew_busy(rt),
+                         (unsigned long long)(tether_lane_armed(rt) < 0 ? 0 : tether_lane_armed(rt)),
+                         (unsigned)load_relaxed(&rt->scopes_open));
+}
+
+static PyObject *core_facts(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    static const char *const places[] = {"auto", "inline", "thread", "random"};
+    state_t *st = st_of(module);
+    return Py_BuildValue("{s:O,s:I,s:I,s:s,s:I,s:n,s:I}", "gil", st->rt->host.serial ? Py_True : Py_False, "cores",
+                         st->rt->cores, "lanes", st->rt->lanes_used, "place", places[st->place], "max_threads",
+                         (unsigned)load_relaxed(&st->rt->max_threads), "task_bytes", (Py_ssize_t)sizeof(job_t), "crew",
+                         (unsigned)load_relaxed(&st->rt->crew.alive));
+}
+
+static PyObject *core_configure(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"check", "max_threads", NULL};
+    PyObject *check = Py_None, *most = Py_None;
+    state_t *st = st_of(module);
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OO:configure", names, &check, &most) || !check_is_valid(check))
+        return NULL;
+    if (most != Py_None) {
+        long n = PyLong_AsLong(most);
+        if (n == -1 && PyErr_Occurred())
+            return NULL;
+        if (n < 1 || n > 1000000)
+            return PyErr_Format(PyExc_ValueError, "max_threads must be from 1 to 1000000, not %ld", n);
+        store_relaxed(&st->rt->max_threads, (uint32_t)n);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_fail_nth(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *kind;
+    long nth;
+    if (!PyArg_ParseTuple(args, "sl:_fail_nth", &kind, &nth))
+        return NULL;
+    tether_fail_nth(strcmp(kind, "thread") == 0 ? TETHER_FAIL_THREAD : TETHER_FAIL_ALLOC, nth);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"spawn", (PyCFunction)(void (*)(void))core_spawn, METH_FASTCALL | METH_KEYWORDS,
+     "spawn($module, fn, /, *args, **kwargs)\n--\n\n"
+     "Spawns fn(*args, **kwargs) as a task and returns the guard that must wait for it.\n\n"
+     "The task becomes a thread when it needs to be one: joined before anyone has started it, it runs in place; while others\n"
+     "block, it is started elsewhere within a bounded time (G8). It has its own copy of the context and its own thread-locals\n"
+     "(G18). Guards among the arguments, or in what fn closes over, move to the task (G3).\n\n"
+     "Returns: JoinGuard. Raises: TypeError; OwnershipError, and nothing has moved; RuntimeError if the system gives no\n"
+     "thread; ShutdownError at the interpreter's end.\n\n"
+     "Lazy task creation: Mohr, Kranz and Halstead, 1991; the work-first join is Cilk's and Rayon's.\n\n"
+     ">>> import tether\n>>> guard = tether.spawn(sum, [1, 2, 3])\n>>> guard.join()\n6\n"},
+    {"options", (PyCFunction)(void (*)(void))core_options, METH_VARARGS | METH_KEYWORDS,
+     "options($module, /, *, name=None, dedicated=False, stack_size=None, context=None, must_join=False, check=None, "
+     "at_exit='join')\n--\n\n"
+     "Options for spawning: tether.options(...).spawn(fn, *args).\n\n"
+     "Parameters:\n"
+     "  name: shown by dump, errors and TaskRef.name.\n"
+     "  dedicated: a native thread of its own from the start (for code that cares which thread it is on).\n"
+     "  stack_size: bytes of that thread's stack, at least 256 KiB; implies dedicated.\n"
+     "  context: the contextvars.Context to run in, instead of a copy of the spawner's.\n"
+     "  must_join: dropping the guard without a join is always reported with a ResourceWarning.\n"
+     "  check: 'warn', 'strict' or 'off', for captures.\n"
+     "  at_exit: 'join', or 'cancel' to ask the task to end when the interpreter exits.\n\n"
+     ">>> import tether\n>>> guard = tether.options(name='loader', dedicated=True).spawn(len, 'abc')\n>>> guard.task.name\n"
+     "'loader'\n>>> guard.join()\n3\n"},
+    {"scope", (PyCFunction)(void (*)(void))core_scope, METH_VARARGS | METH_KEYWORDS,
+     "scope($module, /, name=None, *, on_error='cancel', timeout=None, check=None)\n--\n\n"
+     "A block that joins every task spawned in it (G2): with tether.scope() as s: s.spawn(...).\n\n"
+     "Failures that nobody collected are raised together as one ExceptionGroup, the body's among them.\n\n"
+     "Parameters:\n"
+     "  name: for dump and errors.\n"
+     "  on_error: 'cancel' (the first failure cancels the siblings and the body's blocking calls) or 'wait'.\n"
+     "  timeout: seconds after which the scope is cancelled; TimeoutError is raised when all have ended.\n"
+     "  check: the default for its tasks.\n\n"
+     ">>> import tether\n>>> with tether.scope() as s:\n...     squares = [s.spawn(pow, n, 2) for n in range(4)]\n"
+     ">>> [square.join() for square in squares]\n[0, 1, 4, 9]\n"},
+    {"current", core_current, METH_NOARGS,
+     "current($module, /)\n--\n\nThe TaskRef of the task that runs here; outside any task the root (id 0)."},
+    {"tasks", core_tasks, METH_NOARGS, "tasks($module, /)\n--\n\nTaskRefs of all tasks that have not ended."},
+    {"checkpoint", core_checkpoint, METH_NOARGS,
+     "checkpoint($module, /)\n--\n\nRaises Cancelled if this task, or a scope whose body this is, was cancelled (G12).\n"
+     "Cheap: put it into long loops."},
+    {"sleep", core_sleep, METH_O,
+     "sleep($module, seconds, /)\n--\n\nSleeps, letting others run; a cancellation point (G12). seconds: not negative."},
+    {"configure", (PyCFunction)(void (*)(void))core_configure, METH_VARARGS | METH_KEYWORDS,
+     "configure($module, /, *, check=None, max_threads=None)\n--\n\n"
+     "Settings of this interpreter.\n\n"
+     "Parameters:\n"
+     "  check: the default of spawn and scopes: 'warn', 'strict' or 'off'.\n"
+     "  max_threads: most native threads for tasks that are not dedicated; it bounds the progress guarantee (G8)."},
+    {"_counters", core_counters, METH_NOARGS, "(live, queued, running, busy threads, guards, open scopes)"},
+    {"_facts", core_facts, METH_NOARGS, "What this build and machine are, as a dict."},
+    {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: lets the nth 'thread' start or 'alloc' of the runtime fail."},
+    {0},
+};
+
+static int import_objects(state_t *st)
+{
+    PyObject *names = PyImport_ImportModule("tether._names");
+    if (names == NULL)
+        return -1;
+    int r = 0;
+#define X(name)                                        \
+    if (r == 0) {                                      \
+        st->name = PyObject_GetAttrString(names, #name); \
+        r = st->name == NULL ? -1 : 0;                 \
+    }
+    STATE_OBJECTS(X)
+#undef X
+    Py_DECREF(names);
+    if (r < 0)
+        return -1;
+    static const char *const states[] = {"NEW", "QUEUED", "RUNNING", "EXITED", "REAPED"};
+    for (int i = 0; i < 5; i++)
+        if ((st->states[i] = PyObject_GetAttrString(st->TaskState, states[i])) == NULL)
+            return -1;
+    if ((st->state_blocked = PyObject_GetAttrString(st->TaskState, "BLOCKED")) == NULL ||
+        (st->reasons[0] = PyObject_GetAttrString(st->KillReason, "REQUESTED")) == NULL ||
+        (st->reasons[1] = PyObject_GetAttrString(st->KillReason, "EXCEPTION")) == NULL)
+        return -1;
+    PyObject *threading = PyImport_ImportModule("threading");
+    if (threading == NULL)
+        return -1;
+    st->threading = Py_NewRef(PyModule_GetDict(threading));
+    PyObject *main = PyObject_CallMethod(threading, "main_thread", NULL);
+    Py_DECREF(threading);
+    PyObject *ident = main ? PyObject_GetAttrString(main, "ident") : NULL;
+    Py_XDECREF(main);
+    if (ident == NULL)
+        return -1;
+    st->main_thread = ident == Py_None ? 0 : PyLong_AsUnsignedLong(ident);
+    Py_DECREF(ident);
+    st->modules = Py_XNewRef(PySys_GetObject("modules"));
+    return st->modules == NULL || PyErr_Occurred() ? -1 : 0;
+}
+
+static place_t place_from_environment(void)
+{
+    const char *place = getenv("TETHER_PLACE");
+    if (place == NULL)
+        return PLACE_AUTO;
+    return strcmp(place, "inline") == 0   ? PLACE_INLINE
+           : strcmp(place, "thread") == 0 ? PLACE_THREAD
+           : strcmp(place, "random") == 0 ? PLACE_RANDOM
+                                          : PLACE_AUTO;
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
+{
+    *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *type == NULL ? -1 : PyModule_AddType(module, *type);
+}
+
+static int module_exec(PyObject *module)
+{
+    state_t *st = PyModule_GetState(module);
+    st->module = module;
+    st->interp = PyInterpreterState_Get();
+    st->place = place_from_environment();
+    st->dice = (uint32_t)tether_now() | 1;
+    tether_host_t host;
+    host_fill(&host);
+    st->rt = tether_runtime_new(&host, st);
+    if (st->rt == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    st->name_asyncio = PyUnicode_InternFromString("_asyncio");
+    st->name_trace = PyUnicode_InternFromString("_trace_hook");
+    st->name_profile = PyUnicode_InternFromString("_profile_hook");
+    st->name_name = PyUnicode_InternFromString("__name__");
+    st->name_add_note = PyUnicode_InternFromString("add_note");
+    if (!st->name_asyncio || !st->name_trace || !st->name_profile || !st->name_name || !st->name_add_note)
+        return -1;
+    if (import_objects(st) < 0 || add_type(module, &guard_spec, &st->guard_type) < 0 ||
+        add_type(module, &ref_spec, &st->ref_type) < 0 || add_type(module, &scope_spec, &st->scope_type) < 0 ||
+        add_type(module, &options_spec, &st->options_type) < 0)
+        return -1;
+    return 0;
+}
+
+/* Everything in the state that refers to a Python object. */
+#define STATE_REFS(X)                                                                                               \
+    X(state_blocked) X(reasons[0]) X(reasons[1]) X(states[0]) X(states[1]) X(states[2]) X(states[3]) X(states[4])    \
+    X(threading) X(modules) X(running_loop) X(crew_enter) X(crew_leave) X(tell_abandoned) X(name_asyncio)            \
+    X(name_trace) X(name_profile) X(name_name) X(name_add_note)
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    state_t *st = PyModule_GetState(module);
+#define X(name) Py_VISIT(st->name);
+    STATE_OBJECTS(X)
+    STATE_REFS(X)
+#undef X
+    Py_VISIT(st->guard_type);
+    Py_VISIT(st->ref_type);
+    Py_VISIT(st->scope_type);
+    Py_VISIT(st->options_type);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    state_t *st = PyModule_GetState(module);
+#define X(name) Py_CLEAR(st->name);
+    STATE_OBJECTS(X)
+    STATE_REFS(X)
+#undef X
+    Py_CLEAR(st->guard_type);
+    Py_CLEAR(st->ref_type);
+    Py_CLEAR(st->scope_type);
+    Py_CLEAR(st->options_type);
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    state_t *st = PyModule_GetState(module);
+    if (st == NULL || st->rt == NULL)
+        return;
+    module_clear(module);
+    /* If nothing was ever spawned there is nothing to stop; if the exit hook was interrupted, threads may still look. */
+    if (!st->started || st->stopped)
+        tether_runtime_free(st->rt);
+    st->rt = NULL;
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+struct PyModuleDef tether_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "tether._core",
+    .m_doc = "The native part of tether. Import tether instead.",
+    .m_size = sizeof(state_t),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&tether_module); }

@@ -1,0 +1,342 @@
+/* Scope: `with tether.scope() as s:`. What leaving does when all is well is here; the choice among failures is Python
+ * (tether/_settle.py). */
+#include "binding.h"
+
+#include <stddef.h>
+
+typedef struct {
+    PyObject_HEAD
+    state_t *st;
+    tether_scope_t *core;  /* from __enter__ on; a reference of ours */
+    PyObject *name;        /* str or NULL */
+    PyObject *weakrefs;
+    double timeout;        /* seconds; negative: none */
+    bool wait_all;
+    bool left;
+} scope_t;
+
+PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"name", "on_error", "timeout", "check", NULL};
+    PyObject *name = Py_None, *on_error = NULL, *timeout = Py_None, *check = Py_None;
+    /* scope() without arguments is the common call, and it is on the path of every node of a recursion. */
+    if ((PyTuple_GET_SIZE(args) != 0 || kwargs != NULL) &&
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "|O$OOO:scope", names, &name, &on_error, &timeout, &check))
+        return NULL;
+    if (name != Py_None && !PyUnicode_Check(name))
+        return PyErr_Format(PyExc_TypeError, "name must be a str or None, not %.100s", Py_TYPE(name)->tp_name);
+    bool wait_all = false;
+    if (on_error != NULL) {
+        wait_all = PyUnicode_Check(on_error) && PyUnicode_CompareWithASCIIString(on_error, "wait") == 0;
+        if (!wait_all && !(PyUnicode_Check(on_error) && PyUnicode_CompareWithASCIIString(on_error, "cancel") == 0))
+            return PyErr_Format(PyExc_ValueError, "on_error must be 'cancel' or 'wait', not %R", on_error);
+    }
+    if (!check_is_valid(check))
+        return NULL;
+    uint64_t deadline;
+    if (deadline_from(timeout, &deadline, "timeout") < 0)
+        return NULL;
+    scope_t *s = PyObject_New(scope_t, st->scope_type);
+    if (s == NULL)
+        return NULL;
+    s->st = st;
+    s->core = NULL;
+    s->weakrefs = NULL;
+    s->name = name != Py_None ? Py_NewRef(name) : NULL;
+    s->timeout = deadline == TETHER_FOREVER ? -1.0 : PyFloat_AsDouble(timeout);
+    s->wait_all = wait_all;
+    s->left = false;
+    return (PyObject *)s;
+}
+
+tether_scope_t *scope_core(state_t *st, PyObject *obj, bool *is_scope)
+{
+    *is_scope = Py_TYPE(obj) == st->scope_type;
+    if (!*is_scope)
+        return NULL;
+    scope_t *s = (scope_t *)obj;
+    if (s->core == NULL)
+        PyErr_SetString(PyExc_RuntimeError, "the scope is not open: use it as `with tether.scope() as s:`");
+    return s->core;
+}
+
+static PyObject *scope_spawn(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    scope_t *s = (scope_t *)self;
+    bool is_scope;
+    tether_scope_t *core = scope_core(s->st, self, &is_scope);
+    return core ? spawn_call(s->st, NULL, core, args, nargs, kwnames) : NULL;
+}
+
+static PyObject *scope_options(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return options_new(((scope_t *)self)->st, self, args, kwargs);
+}
+
+static PyObject *scope_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    scope_t *s = (scope_t *)self;
+    if (s->core != NULL)
+        return PyErr_Format(PyExc_RuntimeError, "a scope can be entered once: make a new one");
+    tether_thread_t *thread = need_thread(s->st);
+    if (thread == NULL)
+        return NULL;
+    s->core = tether_scope_open(thread, s->timeout < 0 ? TETHER_FOREVER : tether_now() + (uint64_t)(s->timeout * 1e9));
+    if (s->core == NULL)
+        return PyErr_NoMemory();
+    add_relaxed(&s->core->node.refs, 1); /* this object's; the opener's goes when the block is over */
+    if (s->wait_all)
+        or_acq_rel(&s->core->flags, TETHER_SCOPE_WAIT_ALL);
+    return Py_NewRef(self);
+}
+
+static void collect_names(tether_task_t *task, void *arg)
+{
+    guards_t *list = arg;
+    if (list->n < list->room && !tether_task_ended(task)) {
+        tether_task_ref(task);
+        list->tasks[list->n++] = task;
+    }
+}
+
+/* The children that have not ended, as TaskRefs. */
+static PyObject *living(scope_t *s)
+{
+    PyObject *list = PyList_New(0);
+    guards_t found = {.room = s->core ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
+    found.tasks = found.room ? PyMem_Malloc(found.room * sizeof *found.tasks) : NULL;
+    if (found.tasks != NULL)
+        tether_scope_each(s->core, collect_names, &found);
+    for (size_t i = 0; i < found.n && list != NULL; i++) {
+        PyObject *ref = ref_new(s->st, job_of(found.tasks[i]));
+        if (ref == NULL || PyList_Append(list, ref) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(ref);
+    }
+    guards_clear(&found);
+    return list;
+}
+
+/* Runs and waits until no child is alive. Signals: the first cancels the children and is raised when all have ended; the
+ * second stops the waiting. *stopped: it did. *cancelled: the caller was cancelled meanwhile. */
+static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stopped, bool *cancelled)
+{
+    state_t *st = s->st;
+    tether_scope_t *core = s->core;
+    PyObject *raised = NULL;
+    bool cancellable = true;
+    while (!tether_scope_close(core)) {
+        if (may_run_here(st, thread)) {
+            tether_task_t *task = tether_scope_claim(thread, core);
+            if (task != NULL) {
+                job_run_here(st, thread, job_of(task));
+                /* What ran in place may have been interrupted: look at signals between tasks, as a loop would. */
+                if (PyErr_CheckSignals() < 0)
+                    goto interrupted;
+                continue;
+            }
+        }
+        if (wait_scope(st, thread, core, cancellable))
+            continue;
+        if (PyErr_ExceptionMatches(st->Cancelled) || PyErr_ExceptionMatches(st->KilledTask)) {
+            PyErr_Clear();
+            cancellable = false;
+            *cancelled = true;
+            tether_scope_cancel(core);
+            continue;
+        }
+    interrupted:
+        if (raised == NULL) {
+            raised = take_exception();
+            tether_scope_cancel(core);
+        } else {
+            Py_SETREF(raised, take_exception());
+            *stopped = true;
+            tether_scope_abandon(core);
+            break;
+        }
+    }
+    return raised;
+}
+
+static PyObject *collect_failures(scope_t *s, tether_thread_t *thread)
+{
+    PyObject *failures = NULL;
+    (void)thread;
+    for (tether_task_t *task; (task = tether_scope_collect(s->core)) != NULL;) {
+        job_t *job = job_of(task);
+        if (tether_task_reap(task) && job->outcome == OUTCOME_FAILED) {
+            PyObject *exc = job->value;
+            job->value = NULL;
+            if (failures == NULL)
+                failures = PyList_New(0);
+            if (failures == NULL || PyList_Append(failures, exc) < 0)
+                PyErr_WriteUnraisable(exc);
+            Py_DECREF(exc);
+        }
+        job_unref(job);
+    }
+    return failures;
+}
+
+static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    scope_t *s = (scope_t *)self;
+    state_t *st = s->st;
+    tether_scope_t *core = s->core;
+    if (core == NULL || s->left || nargs != 3)
+        return PyErr_Format(PyExc_RuntimeError, "the scope is not open");
+    tether_thread_t *thread = need_thread(st);
+    if (thread == NULL)
+        return NULL;
+    s->left = true;
+    PyObject *body = args[1] == Py_None ? NULL : args[1];
+    /* Not with on_error="wait", unless the body was asked to end. */
+    if (body != NULL && (!s->wait_all || !PyErr_GivenExceptionMatches(body, PyExc_Exception)))
+        tether_scope_cancel(core);
+    tether_scope_leave(core);
+    bool stopped = false, cancelled = false;
+    PyObject *raised = join_children(s, thread, &stopped, &cancelled);
+    PyObject *failures = collect_failures(s, thread);
+    bool timed_out = (load_relaxed(&core->flags) & TETHER_SCOPE_TIMED_OUT) != 0;
+    PyObject *abandoned = stopped ? living(s) : NULL;
+    tether_scope_done(thread, core);
+
+    if (body == NULL && raised == NULL && failures == NULL && !timed_out) {
+        /* Leaving is a blocking call, too: a cancellation from further out that came meanwhile is raised here. */
+        if (cancelled && checkpoint(st, thread) < 0)
+            return NULL;
+        Py_RETURN_FALSE;
+    }
+    /* Is the caller cancelled from further out? Then a Cancelled in the body is not this scope's to swallow. */
+    PyObject *outer = tether_thread_cancelled(thread) ? Py_True : Py_False;
+    PyObject *r = PyObject_CallFunctionObjArgs(
+        st->settle, self, body ? body : Py_None, failures ? failures : Py_None, raised ? raised : Py_None,
+        timed_out ? Py_True : Py_False, outer, abandoned ? abandoned : Py_None, NULL);
+    Py_XDECREF(failures);
+    Py_XDECREF(raised);
+    Py_XDECREF(abandoned);
+    return r;
+}
+
+static PyObject *scope_cancel(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    scope_t *s = (scope_t *)self;
+    bool is_scope;
+    tether_scope_t *core = scope_core(s->st, self, &is_scope);
+    if (core == NULL)
+        return NULL;
+    tether_scope_cancel(core);
+    Py_RETURN_NONE;
+}
+
+static PyObject *scope_tasks(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return living((scope_t *)self);
+}
+
+static PyObject *scope_get_name(PyObject *self, void *unused)
+{
+    (void)unused;
+    PyObject *name = ((scope_t *)self)->name;
+    return Py_NewRef(name ? name : Py_None);
+}
+
+static PyObject *scope_get_timeout(PyObject *self, void *unused)
+{
+    (void)unused;
+    scope_t *s = (scope_t *)self;
+    if (s->timeout < 0)
+        Py_RETURN_NONE;
+    return PyFloat_FromDouble(s->timeout);
+}
+
+static PyObject *scope_get_cancelled(PyObject *self, void *unused)
+{
+    (void)unused;
+    scope_t *s = (scope_t *)self;
+    return PyBool_FromLong(s->core != NULL && (load_relaxed(&s->core->flags) & TETHER_SCOPE_CANCELLED));
+}
+
+static PyObject *scope_repr(PyObject *self)
+{
+    scope_t *s = (scope_t *)self;
+    const char *where = s->core == NULL ? "new" : load_relaxed(&s->core->flags) & TETHER_SCOPE_CLOSED ? "closed" : "open";
+    unsigned alive = s->core ? (unsigned)load_relaxed(&s->core->alive) : 0;
+    if (s->name != NULL)
+        return PyUnicode_FromFormat("<tether.Scope %R %s, %u tasks alive>", s->name, where, alive);
+    return PyUnicode_FromFormat("<tether.Scope %s, %u tasks alive>", where, alive);
+}
+
+static void scope_dealloc(PyObject *self)
+{
+    scope_t *s = (scope_t *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    if (s->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
+    if (s->core != NULL) {
+        tether_thread_t *thread = tether_thread(s->st->rt);
+        if (!s->left) {
+            /* Entered by hand and never left: nobody can wait any more. The children go on and are released as they end. */
+            tether_scope_cancel(s->core);
+            tether_scope_abandon(s->core);
+            Py_XDECREF(collect_failures(s, thread));
+            tether_scope_done(thread, s->core);
+        }
+        tether_node_unref(thread, &s->core->node);
+    }
+    Py_XDECREF(s->name);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef scope_methods[] = {
+    {"spawn", (PyCFunction)(void (*)(void))scope_spawn, METH_FASTCALL | METH_KEYWORDS,
+     "spawn($self, fn, /, *args, **kwargs)\n--\n\n"
+     "Spawns a task that the scope owns, and returns its handle. Dropping the handle neither joins nor reports.\n\n"
+     "Any task that holds the scope may call this until the block was left and the last child has ended.\n\n"
+     "Raises: ScopeClosedError; OwnershipError; ShutdownError.\n\n"
+     ">>> import tether\n>>> with tether.scope() as s:\n...     a = s.spawn(pow, 2, 3)\n...     b = s.spawn(pow, 3, 2)\n"
+     "...     print(a.join() + b.join())\n17\n"},
+    {"options", (PyCFunction)(void (*)(void))scope_options, METH_VARARGS | METH_KEYWORDS,
+     "options($self, /, *, name=None, dedicated=False, stack_size=None, context=None, must_join=False, check=None, "
+     "at_exit='join')\n--\n\nOptions for tasks of this scope (see tether.options)."},
+    {"cancel", scope_cancel, METH_NOARGS,
+     "cancel($self, /)\n--\n\nAsks body and tasks to end; the block then ends silently. Open to anyone; idempotent."},
+    {"tasks", scope_tasks, METH_NOARGS, "tasks($self, /)\n--\n\nThe tasks that have not ended, in spawn order."},
+    {"__enter__", scope_enter, METH_NOARGS, "Opens the scope, once."},
+    {"__exit__", (PyCFunction)(void (*)(void))scope_exit, METH_FASTCALL, "Joins every task (G2)."},
+    {0},
+};
+
+static PyGetSetDef scope_getset[] = {
+    {"name", scope_get_name, NULL, "The name given, or None.", NULL},
+    {"timeout", scope_get_timeout, NULL, "Seconds after which the scope is cancelled, or None.", NULL},
+    {"cancelled", scope_get_cancelled, NULL, "Was it cancelled, by cancel(), a failure or the timeout?", NULL},
+    {0},
+};
+
+static PyMemberDef scope_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(scope_t, weakrefs), READONLY, NULL},
+    {0},
+};
+
+static PyType_Slot scope_slots[] = {
+    {Py_tp_doc, "A block that does not end before the tasks spawned in it have (G2). Made by tether.scope."},
+    {Py_tp_dealloc, scope_dealloc},
+    {Py_tp_methods, scope_methods},
+    {Py_tp_getset, scope_getset},
+    {Py_tp_members, scope_members},
+    {Py_tp_repr, scope_repr},
+    {0, NULL},
+};
+
+PyType_Spec scope_spec = {
+    .name = "tether.Scope",
+    .basicsize = sizeof(scope_t),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = scope_slots,
+};

@@ -1,0 +1,202 @@
+/* Waiting from Python: let the GIL go, wait in the runtime, take it back, look at signals, and again. */
+#include "binding.h"
+
+#include <math.h>
+
+int deadline_from(PyObject *timeout, uint64_t *deadline, const char *what)
+{
+    if (timeout == NULL || timeout == Py_None) {
+        *deadline = TETHER_FOREVER;
+        return 0;
+    }
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return -1;
+    if (isnan(seconds) || seconds < 0) {
+        PyErr_Format(PyExc_ValueError, "%s must be a non-negative number of seconds", what);
+        return -1;
+    }
+    /* Beyond a century a number of seconds means for ever. */
+    *deadline = seconds > 3.0e9 ? TETHER_FOREVER : tether_now() + (uint64_t)(seconds * 1e9);
+    return 0;
+}
+
+/* The text that somebody gave to cancel, from the innermost task that was cancelled; or NULL (borrowed). */
+static PyObject *cancel_detail(tether_thread_t *thread, bool *kill)
+{
+    *kill = false;
+    for (tether_task_t *t = load_relaxed(&thread->top); t; t = t->below) {
+        uint32_t word = tether_task_word(t);
+        if (word & TETHER_F_KILL)
+            *kill = true;
+        if (word & TETHER_F_CANCEL)
+            return job_of(t)->detail;
+    }
+    return NULL;
+}
+
+void raise_cancelled(state_t *st, tether_thread_t *thread)
+{
+    bool kill;
+    PyObject *detail = Py_XNewRef(cancel_detail(thread, &kill));
+    if (kill)
+        PyThreadState_SetAsyncExc(thread->ident, NULL); /* raised here and now, so not once more */
+    PyObject *type = kill ? st->KilledTask : st->Cancelled;
+    if (detail != NULL)
+        PyErr_SetObject(type, detail);
+    else
+        PyErr_SetNone(type);
+    Py_XDECREF(detail);
+}
+
+int checkpoint(state_t *st, tether_thread_t *thread)
+{
+    if (!tether_thread_cancelled(thread))
+        return 0;
+    raise_cancelled(st, thread);
+    return -1;
+}
+
+static void raise_deadlock(state_t *st, tether_wait_t *how)
+{
+    PyObject *cycle = PyList_New(0);
+    for (size_t i = 0; i < how->cycle_len; i++) {
+        job_t *job = job_of(how->cycle[i]);
+        PyObject *ref = cycle ? ref_new(st, job) : NULL;
+        if (ref == NULL || PyList_Append(cycle, ref) < 0)
+            Py_CLEAR(cycle);
+        Py_XDECREF(ref);
+        job_unref(job);
+    }
+    if (cycle == NULL)
+        return;
+    PyObject *exc = PyObject_CallOneArg(st->DeadlockError, cycle);
+    if (exc != NULL)
+        PyErr_SetObject(st->DeadlockError, exc);
+    Py_XDECREF(exc);
+    Py_DECREF(cycle);
+}
+
+typedef tether_status_t wait_fn(tether_thread_t *thread, void *what, tether_wait_t *how);
+
+static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how)
+{
+    PyThreadState *ts = PyEval_SaveThread();
+    tether_wait_enter(thread);
+    tether_status_t status = wait(thread, what, how);
+    tether_wait_leave(thread);
+    PyEval_RestoreThread(ts);
+    return status;
+}
+
+/* Until the status is other than HELP (done here) or INTERRUPTED (signals looked at); -1 with *raised if a handler raised. */
+static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how,
+                                    bool *raised)
+{
+    *raised = false;
+    how->slices = thread->ident == st->main_thread;
+    for (;;) {
+        tether_status_t status = detached(thread, wait, what, how);
+        if (status == TETHER_HELP) {
+            job_run_here(st, thread, job_of(how->helped));
+        } else if (status == TETHER_INTERRUPTED) {
+            if (PyErr_CheckSignals() < 0) {
+                *raised = true;
+                return status;
+            }
+        } else {
+            return status;
+        }
+    }
+}
+
+static tether_status_t on_task(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_task(t, what, how); }
+static tether_status_t on_scope(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_scope(t, what, how); }
+static tether_status_t on_clock(tether_thread_t *t, void *what, tether_wait_t *how)
+{
+    (void)what;
+    return tether_wait_until(t, how);
+}
+
+static int raise_for(state_t *st, tether_thread_t *thread, tether_status_t status, tether_wait_t *how, bool raised)
+{
+    if (raised)
+        return -1;
+    switch (status) {
+    case TETHER_OK:
+        return 0;
+    case TETHER_CANCELLED:
+        raise_cancelled(st, thread);
+        return -1;
+    case TETHER_DEADLOCK:
+        raise_deadlock(st, how);
+        return -1;
+    default:
+        PyErr_SetString(PyExc_RuntimeError, tether_status_text(status));
+        return -1;
+    }
+}
+
+int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline)
+{
+    tether_wait_t how = {.deadline = deadline, .cancellable = true, .help = may_run_here(st, thread)};
+    bool raised;
+    tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
+    if (status == TETHER_TIMEOUT && !raised) {
+        PyObject *name = job_name(job), *site = job_site(job);
+        if (name && site)
+            PyErr_Format(PyExc_TimeoutError, "task '%U', spawned at %U, is still running; its guard stays armed", name, site);
+        Py_XDECREF(name);
+        Py_XDECREF(site);
+        return -1;
+    }
+    return raise_for(st, thread, status, &how, raised);
+}
+
+int wait_job_shielded(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    tether_wait_t how = {.deadline = TETHER_FOREVER, .help = may_run_here(st, thread)};
+    bool raised;
+    tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
+    return raise_for(st, thread, status, &how, raised);
+}
+
+void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    bool again = false, raised;
+    for (;;) {
+        tether_wait_t how = {.deadline = TETHER_FOREVER};
+        tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
+        if (!raised) {
+            for (size_t i = 0; status == TETHER_DEADLOCK && i < how.cycle_len; i++)
+                job_unref(job_of(how.cycle[i]));
+            break;
+        }
+        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+            /* Nothing may be raised out of a destructor: the interrupt is given again afterwards, and the task asked to end. */
+            PyErr_Clear();
+            again = true;
+            tether_task_cancel(&job->task, 0);
+        } else {
+            PyErr_WriteUnraisable(NULL);
+        }
+    }
+    if (again)
+        PyErr_SetInterrupt();
+}
+
+int wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable)
+{
+    tether_wait_t how = {.deadline = TETHER_FOREVER, .cancellable = cancellable, .help = may_run_here(st, thread)};
+    bool raised;
+    tether_status_t status = keep_waiting(st, thread, on_scope, scope, &how, &raised);
+    return raise_for(st, thread, status, &how, raised) == 0;
+}
+
+int wait_sleep(state_t *st, tether_thread_t *thread, uint64_t deadline)
+{
+    tether_wait_t how = {.deadline = deadline, .cancellable = true};
+    bool raised;
+    tether_status_t status = keep_waiting(st, thread, on_clock, NULL, &how, &raised);
+    return raise_for(st, thread, status, &how, raised);
+}

@@ -1,0 +1,264 @@
+#include "crew.h"
+
+#include "lane.h"
+#include "spin.h"
+#include "task.h"
+#include "thread.h"
+
+static const uint64_t LINGER = 400000000;  /* ns that an idle thread sleeps before it retires */
+static const uint64_t GATE = 50000;        /* ns that a thread waits for the GIL to be let go before it asks for it */
+static const uint64_t IDLE_SPIN = 60000;   /* ns that an idle thread looks around before it sleeps */
+
+uint32_t tether_crew_busy(tether_runtime_t *rt)
+{
+    uint32_t alive = load_relaxed(&rt->crew.alive), idle = load_relaxed(&rt->crew.idle);
+    return alive > idle ? alive - idle : 0;
+}
+
+/* ---- the idle list; caller holds crew->lock -------------------------------------------------------------------------- */
+
+static void idle_push(tether_crew_t *crew, tether_thread_t *t)
+{
+    t->idle_prev = NULL;
+    t->idle_next = crew->idle_first;
+    *(crew->idle_first ? &crew->idle_first->idle_prev : &crew->idle_last) = t;
+    crew->idle_first = t;
+    t->idle = true;
+    add_relaxed(&crew->idle, 1);
+}
+
+static void idle_remove(tether_crew_t *crew, tether_thread_t *t)
+{
+    *(t->idle_prev ? &t->idle_prev->idle_next : &crew->idle_first) = t->idle_next;
+    *(t->idle_next ? &t->idle_next->idle_prev : &crew->idle_last) = t->idle_prev;
+    t->idle = false;
+    sub_relaxed(&crew->idle, 1);
+}
+
+/* ---- a crew thread ---------------------------------------------------------------------------------------------------- */
+
+/* The GIL is about to be let go by whoever gave us the work, who is on the way to a wait. Asking for it before would put
+ * us to sleep in the kernel; so look for a moment whether a wait was entered since the hand-over. */
+static void gate(tether_runtime_t *rt, uint32_t handoff)
+{
+    if (!rt->host.serial || rt->cores < 2)
+        return;
+    uint64_t until = 0;
+    for (unsigned round = 0; load_acquire(&rt->releases) == handoff; round++) {
+        if (round % 16 == 15) {
+            uint64_t now = tether_now();
+            if (until == 0)
+                until = now + GATE;
+            else if (now >= until)
+                return;
+        }
+        tether_pause();
+    }
+}
+
+/* May this thread look for work in the lanes now, without having been asked to? */
+static bool work_in_sight(tether_runtime_t *rt)
+{
+    return tether_lane_queued(rt, false) != 0 && (!rt->host.serial || load_relaxed(&rt->waiters) != 0);
+}
+
+static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assigned)
+{
+    gate(rt, me->handoff);
+    rt->host.attach(me);
+    sub_relaxed(&rt->crew.beginning, 1);
+    tether_task_t *task = assigned;
+    if (assigned != NULL) {
+        bool mine = tether_task_claim(me, assigned);
+        tether_task_unref(me, assigned);
+        if (!mine)
+            task = NULL; /* cancelled before the start */
+    }
+    if (task == NULL)
+        task = tether_lane_take(me);
+    while (task != NULL) {
+        rt->host.run(me, task);
+        task = tether_lane_take(me);
+    }
+    rt->host.detach(me);
+}
+
+/* Sleeps until there is work. returns false when it is time to go; *assigned is a task given to us, or NULL: look around. */
+static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assigned)
+{
+    tether_crew_t *crew = &rt->crew;
+    *assigned = NULL;
+    tether_lock(&crew->lock);
+    idle_push(crew, me);
+    tether_unlock(&crew->lock);
+
+    uint64_t now = tether_now();
+    uint64_t leave = now + LINGER;
+    bool found = false;
+    if (rt->cores > 1) {
+        if (atomic_fetch_add(&crew->spinning, 1) < rt->cores / 2) {
+            for (uint64_t until = now + IDLE_SPIN; now < until && !found; now = tether_now()) {
+                for (int i = 0; i < 16 && !found; i++) {
+                    found = tether_parker_notified(&me->parker) || work_in_sight(rt) || load_relaxed(&rt->stopping);
+                    tether_pause();
+                }
+            }
+        }
+        atomic_fetch_sub(&crew->spinning, 1);
+    }
+    /* A nudge that relied on our spinning, or came before we stood in the list, was for a task that this look sees: it
+     * takes the lanes' locks (protocol.md, "Sleeping"). */
+    if (!found)
+        found = tether_lane_queued(rt, true) != 0 && (!rt->host.serial || atomic_load(&rt->waiters) != 0);
+
+    tether_status_t status = TETHER_OK;
+    for (;;) {
+        tether_lock(&crew->lock);
+        if (!me->idle) { /* somebody chose us */
+            *assigned = me->assigned;
+            me->assigned = NULL;
+            tether_unlock(&crew->lock);
+            return true;
+        }
+        if (load_relaxed(&rt->stopping) || status == TETHER_TIMEOUT) {
+            idle_remove(crew, me);
+            tether_unlock(&crew->lock);
+            return false;
+        }
+        if (found) {
+            idle_remove(crew, me);
+            add_relaxed(&crew->beginning, 1);
+            me->handoff = load_relaxed(&rt->releases) - 1; /* no hand-over to wait for */
+            tether_unlock(&crew->lock);
+            return true;
+        }
+        tether_unlock(&crew->lock);
+        status = tether_park(&me->parker, leave);
+        found = status == TETHER_OK && work_in_sight(rt);
+    }
+}
+
+static void *thread_main(void *arg)
+{
+    tether_thread_t *me = arg;
+    tether_runtime_t *rt = load_relaxed(&me->rt);
+    me->handle = pthread_self();
+    tether_thread_bind(me);
+    rt->host.begin(me);
+
+    tether_lock(&rt->crew.lock);
+    tether_task_t *assigned = me->assigned;
+    me->assigned = NULL;
+    tether_unlock(&rt->crew.lock);
+    add_relaxed(&rt->crew.start_cost, tether_cpu_of_thread());
+    do
+        work(rt, me, assigned);
+    while (me->asked_stack == 0 && idle(rt, me, &assigned)); /* a thread with a stack of its own serves one task */
+    if (me->asked_stack == 0)
+        add_relaxed(&rt->crew.idle, 1); /* still not busy */
+    rt->host.end(me);
+    tether_thread_unbind(me);
+
+    /* One thread may be waiting to be joined natively at a time: each that retires joins the one before it. */
+    tether_lock(&rt->crew.lock);
+    tether_thread_t *before = rt->crew.gone;
+    rt->crew.gone = me;
+    tether_unlock(&rt->crew.lock);
+    if (before != NULL) {
+        pthread_join(before->handle, NULL);
+        atomic_store_explicit(&before->exited, true, memory_order_release);
+    }
+    if (me->asked_stack == 0)
+        sub_relaxed(&rt->crew.idle, 1);
+    if (sub_acq_rel(&rt->crew.alive, 1) == 1)
+        tether_lot_wake_all(&rt->crew);
+    return NULL;
+}
+
+static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t stack_size)
+{
+    uint32_t most = load_relaxed(&rt->max_threads);
+    if (task == NULL && most != 0 && load_relaxed(&rt->crew.alive) >= most)
+        return TETHER_NO_THREAD; /* a dedicated task was promised its thread */
+    tether_thread_t *t = tether_thread_new(rt);
+    if (t == NULL)
+        return TETHER_NO_MEMORY;
+    t->crew = true;
+    t->asked_stack = stack_size;
+    t->assigned = task;
+    t->handoff = load_relaxed(&rt->releases);
+    add_relaxed(&rt->crew.alive, 1);
+    add_relaxed(&rt->crew.beginning, 1);
+    pthread_t handle; /* the thread notes its own: it may be over before we could */
+    tether_status_t status = tether_native_start(&handle, thread_main, t, stack_size);
+    if (status != TETHER_OK) {
+        sub_relaxed(&rt->crew.beginning, 1);
+        sub_relaxed(&rt->crew.alive, 1);
+        t->assigned = NULL;
+        atomic_store_explicit(&t->exited, true, memory_order_release); /* the record serves another */
+    }
+    return status;
+}
+
+/* Takes an idle thread out of the list for `task` (NULL: look into the lanes) and wakes it. */
+static bool wake_one(tether_runtime_t *rt, tether_task_t *task)
+{
+    tether_crew_t *crew = &rt->crew;
+    if (load_relaxed(&crew->idle) == 0)
+        return false;
+    tether_lock(&crew->lock);
+    tether_thread_t *t = crew->idle_first;
+    if (t != NULL) {
+        idle_remove(crew, t);
+        t->assigned = task;
+        t->handoff = load_relaxed(&rt->releases);
+        add_relaxed(&crew->beginning, 1);
+    }
+    tether_unlock(&crew->lock);
+    if (t == NULL)
+        return false;
+    tether_unpark(&t->parker);
+    return true;
+}
+
+tether_status_t tether_crew_give(tether_runtime_t *rt, tether_task_t *task, size_t stack_size)
+{
+    tether_task_ref(task); /* the thread's, until it has tried to claim */
+    if (stack_size == 0 && wake_one(rt, task))
+        return TETHER_OK;
+    tether_status_t status = start(rt, task, stack_size);
+    if (status != TETHER_OK)
+        sub_relaxed(&task->node.refs, 1); /* never the last: the caller has two */
+    return status;
+}
+
+void tether_crew_nudge(tether_runtime_t *rt)
+{
+    if (load_relaxed(&rt->crew.beginning) == 0 && atomic_load(&rt->crew.spinning) == 0)
+        wake_one(rt, NULL);
+}
+
+tether_status_t tether_crew_grow(tether_runtime_t *rt)
+{
+    return wake_one(rt, NULL) ? TETHER_OK : start(rt, NULL, 0);
+}
+
+static bool somebody_alive(void *rt) { return load_acquire(&((tether_runtime_t *)rt)->crew.alive) != 0; }
+
+void tether_crew_stop(tether_runtime_t *rt)
+{
+    tether_thread_t *me = tether_thread(rt);
+    tether_crew_t *crew = &rt->crew;
+    while (somebody_alive(rt)) {
+        tether_lock(&crew->lock);
+        for (tether_thread_t *t = crew->idle_first; t; t = t->idle_next)
+            tether_unpark(&t->parker);
+        tether_unlock(&crew->lock);
+        tether_lot_wait(crew, &me->parker, somebody_alive, rt, tether_now() + 1000000);
+    }
+    if (crew->gone != NULL) {
+        pthread_join(crew->gone->handle, NULL);
+        atomic_store_explicit(&crew->gone->exited, true, memory_order_release);
+        crew->gone = NULL;
+    }
+}

@@ -1,0 +1,218 @@
+#include "owner.h"
+
+#include "scope.h"
+#include "task.h"
+#include "thread.h"
+
+/* Follows ended tasks, and scopes to their openers, up to the node that really has the say. Caller holds rt->graph. */
+static tether_node_t *effective(tether_node_t *node)
+{
+    while (node != NULL) {
+        if (node->kind == TETHER_NODE_TASK && !tether_task_ended((tether_task_t *)node))
+            break;
+        node = load_relaxed(&node->owner);
+    }
+    return node;
+}
+
+bool tether_owner_is(tether_task_t *task, const tether_node_t *node)
+{
+    if (load_relaxed(&task->node.owner) == node)
+        return true;
+    tether_lock(&task->node.rt->graph);
+    bool is = effective(load_relaxed(&task->node.owner)) == node;
+    tether_unlock(&task->node.rt->graph);
+    return is;
+}
+
+static bool above(const tether_task_t *task, const tether_node_t *node)
+{
+    for (; node != NULL; node = load_relaxed(&node->owner))
+        if (node == &task->node)
+            return true;
+    return false;
+}
+
+bool tether_owner_above(const tether_task_t *task, tether_node_t *node)
+{
+    tether_lock(&task->node.rt->graph);
+    bool is = above(task, node);
+    tether_unlock(&task->node.rt->graph);
+    return is;
+}
+
+/* Points the task at a new owner; returns the former one, whose reference is the caller's to drop after unlocking. */
+static tether_node_t *change_owner(tether_task_t *task, tether_node_t *to)
+{
+    tether_node_t *before = load_relaxed(&task->node.owner);
+    if (to != NULL)
+        add_relaxed(&to->refs, 1);
+    store_relaxed(&task->node.owner, to);
+    return before;
+}
+
+tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **scratch, size_t n,
+                                  tether_node_t *to, size_t *culprit)
+{
+    if (n == 0)
+        return TETHER_OK;
+    tether_runtime_t *rt = tasks[0]->node.rt;
+    tether_node_t *from = tether_owner_current(thread);
+    tether_lock(&rt->graph);
+    for (size_t i = 0; i < n; i++) {
+        bool ours = effective(load_relaxed(&tasks[i]->node.owner)) == from;
+        if (!ours || above(tasks[i], to)) {
+            tether_unlock(&rt->graph);
+            *culprit = i;
+            return ours ? TETHER_CYCLE : TETHER_NOT_OWNER;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        scratch[i] = change_owner(tasks[i], to);
+    tether_unlock(&rt->graph);
+    for (size_t i = 0; i < n; i++)
+        tether_node_unref(thread, scratch[i]);
+    return TETHER_OK;
+}
+
+void tether_owner_claim(tether_thread_t *thread, tether_task_t **tasks, size_t n, const tether_task_t *from)
+{
+    tether_node_t *to = tether_owner_current(thread);
+    for (size_t i = 0; i < n; i++) {
+        tether_node_t *before = NULL;
+        tether_lock(&tasks[i]->node.rt->graph);
+        bool take = load_relaxed(&tasks[i]->node.owner) == &from->node && !above(tasks[i], to);
+        if (take)
+            before = change_owner(tasks[i], to);
+        tether_unlock(&tasks[i]->node.rt->graph);
+        if (take)
+            tether_node_unref(thread, before);
+    }
+}
+
+tether_status_t tether_owner_send(tether_thread_t *thread, tether_task_t *task, tether_scope_t *scope)
+{
+    tether_runtime_t *rt = task->node.rt;
+    tether_lock(&rt->graph);
+    bool ours = effective(load_relaxed(&task->node.owner)) == tether_owner_current(thread);
+    if (!ours || above(task, &scope->node)) {
+        tether_unlock(&rt->graph);
+        return ours ? TETHER_CYCLE : TETHER_NOT_OWNER;
+    }
+    tether_node_t *dropped = change_owner(task, &scope->node);
+    tether_unlock(&rt->graph);
+    /* We own the guard, so nobody else moves it meanwhile. */
+    tether_status_t status = tether_scope_adopt(scope, task);
+    if (status != TETHER_OK) {
+        tether_lock(&rt->graph);
+        tether_node_t *back = change_owner(task, dropped);
+        tether_unlock(&rt->graph);
+        tether_node_unref(thread, back);
+    }
+    tether_node_unref(thread, dropped);
+    return status;
+}
+
+tether_task_t *tether_owner_parent(tether_task_t *task)
+{
+    tether_lock(&task->node.rt->graph);
+    tether_task_t *parent = (tether_task_t *)effective(load_relaxed(&task->node.owner));
+    if (parent != NULL)
+        tether_task_ref(parent);
+    tether_unlock(&task->node.rt->graph);
+    return parent;
+}
+
+void tether_owner_settle(tether_thread_t *thread, tether_task_t *task)
+{
+    tether_node_t *before = load_relaxed(&task->node.owner);
+    if (before == NULL || before->kind != TETHER_NODE_TASK || !tether_task_ended((tether_task_t *)before))
+        return;
+    tether_lock(&task->node.rt->graph);
+    before = load_relaxed(&task->node.owner);
+    tether_node_t *now = effective(before);
+    if (now != before) {
+        if (now != NULL)
+            add_relaxed(&now->refs, 1);
+        store_relaxed(&task->node.owner, now);
+    }
+    tether_unlock(&task->node.rt->graph);
+    if (now != before)
+        tether_node_unref(thread, before);
+}
+
+/* Is anything that runs on the calling thread's stack a child, at any depth of scopes, of this scope? Then the scope
+ * waits for us. */
+static bool waits_for_us(const tether_thread_t *us, const tether_scope_t *scope)
+{
+    for (const tether_task_t *mine = load_relaxed(&us->top); mine; mine = mine->below)
+        for (const tether_node_t *n = &mine->node; n; n = load_relaxed(&n->owner))
+            if (n == &scope->node)
+                return true;
+    return false;
+}
+
+/* The task that `node` waits for is looked up by its thread; NULL where the way ends. Caller holds rt->graph. */
+static tether_thread_t *runs_on(const tether_node_t *node)
+{
+    if (node == NULL || node->kind != TETHER_NODE_TASK)
+        return NULL;
+    const tether_task_t *task = (const tether_task_t *)node;
+    return tether_state(tether_task_word(task)) == TETHER_RUNNING ? load_acquire(&task->thread) : NULL;
+}
+
+/* Leaving a scope waits for all its children, so a cycle may be closed by the leaver; but it is the child's join that must
+ * fail. So whoever waits, directly or not, for us looks again. */
+static void rouse_waiters(tether_runtime_t *rt, const tether_thread_t *us)
+{
+    tether_lock(&rt->threads_lock);
+    for (tether_thread_t *t = rt->threads; t; t = t->next) {
+        const tether_node_t *at = t->waits_for;
+        for (int steps = 0; t != us && at != NULL && steps < 64; steps++) {
+            const tether_thread_t *where = runs_on(at);
+            if (where == us)
+                tether_unpark(&t->parker);
+            at = where != NULL && where != us ? where->waits_for : NULL;
+        }
+    }
+    tether_unlock(&rt->threads_lock);
+}
+
+tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_task_t **cycle, size_t room,
+                                  size_t *n)
+{
+    tether_runtime_t *rt = load_relaxed(&thread->rt);
+    tether_status_t status = TETHER_OK;
+    size_t found = 0;
+    tether_lock(&rt->graph);
+    thread->waits_for = NULL;
+    /* The edges go from threads: whatever runs in place above a task is what that task waits for. A node that somebody
+     * sleeps for is alive, because `waits_for` is cleared under this lock before the sleeper lets go of it. */
+    for (tether_node_t *at = node; at != NULL && found < room;) {
+        if (at->kind == TETHER_NODE_SCOPE) {
+            if (at != node && waits_for_us(thread, (tether_scope_t *)at))
+                status = TETHER_DEADLOCK;
+            break;
+        }
+        tether_thread_t *where = runs_on(at);
+        if (where == NULL)
+            break;
+        cycle[found++] = (tether_task_t *)at;
+        if (where == thread) {
+            status = TETHER_DEADLOCK;
+            break;
+        }
+        at = where->waits_for;
+    }
+    if (status == TETHER_DEADLOCK) {
+        for (size_t i = 0; i < found; i++)
+            tether_task_ref(cycle[i]);
+        *n = found;
+    } else {
+        thread->waits_for = node;
+        if (node != NULL && node->kind == TETHER_NODE_SCOPE)
+            rouse_waiters(rt, thread);
+    }
+    tether_unlock(&rt->graph);
+    return status;
+}

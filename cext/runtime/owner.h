@@ -1,0 +1,45 @@
+/* The owner graph: who may join, move or let go of a guard, and who sleeps for whom. owner_graph.md has the rules and
+ * the proof that nothing comes to own itself. One lock per runtime, a leaf; the common spawn and join never take it. */
+#ifndef TETHER_OWNER_H
+#define TETHER_OWNER_H
+
+#include "types.h"
+
+/* The node that the calling thread acts as: its innermost task, or NULL, the root. */
+static inline tether_node_t *tether_owner_current(const tether_thread_t *thread)
+{
+    return load_relaxed(&thread->top) ? &thread->top->node : NULL;
+}
+
+/* Does `node` own the guard of `task`? What an ended task owned belongs to its own owner; what a scope owns, to the
+ * scope's opener. */
+bool tether_owner_is(tether_task_t *task, const tether_node_t *node);
+
+/* Is `task` `node` itself or one of its ancestors? */
+bool tether_owner_above(const tether_task_t *task, tether_node_t *node);
+
+/* Moves the guards of n tasks from the calling thread's node to `to` (NULL: the root), all or none. `scratch` has room
+ * for n nodes. returns OK, NOT_OWNER or CYCLE; *culprit is the index of the one that does not go. */
+tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **scratch, size_t n,
+                                  tether_node_t *to, size_t *culprit);
+
+/* Takes those of n guards that `from`, a task that has ended, owned, for the calling thread's node: a result has brought
+ * them. The others stay where they are. */
+void tether_owner_claim(tether_thread_t *thread, tether_task_t **tasks, size_t n, const tether_task_t *from);
+
+/* Moves one guard into a scope, whose body then waits for it. returns OK, NOT_OWNER, CYCLE or CLOSED. */
+tether_status_t tether_owner_send(tether_thread_t *thread, tether_task_t *task, tether_scope_t *scope);
+
+/* The nearest task above that has not ended, with a reference; NULL: the root. */
+tether_task_t *tether_owner_parent(tether_task_t *task);
+
+/* Called as a task ends: shortens the way to its living owner, so that chains of ended owners do not grow. */
+void tether_owner_settle(tether_thread_t *thread, tether_task_t *task);
+
+/* Notes that the calling thread is about to sleep for `node` (a task or a scope), or, with NULL, that it no longer does.
+ * returns DEADLOCK if that sleep could never end: then nothing was noted, and up to `room` tasks of the cycle, each with
+ * a reference, are in `cycle`, their number in *n. */
+tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_task_t **cycle, size_t room,
+                                  size_t *n);
+
+#endif

@@ -1,0 +1,62 @@
+/* The contract with the operating system. Everything that is not C11 goes through here; a port writes one file,
+ * platform_<system>.c. Nothing here knows tasks.
+ *
+ * Times are nanoseconds on a monotonic clock. A deadline is a point in time, TETHER_FOREVER for none. */
+#ifndef TETHER_PLATFORM_H
+#define TETHER_PLATFORM_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "atomic.h"
+#include "status.h"
+
+#define TETHER_FOREVER UINT64_MAX
+
+uint64_t tether_now(void);
+
+/* CPU time used so far by the process, and by the calling thread. */
+uint64_t tether_cpu_of_process(void);
+uint64_t tether_cpu_of_thread(void);
+
+/* Processors that this process may use now; at least 1. */
+unsigned tether_cores(void);
+
+/* Sleeps while *word == expected, until a wake, the deadline or a signal handler.
+ * pre: word is not freed while anyone waits on it.
+ * returns OK (woken, or the value differed: look again), TIMEOUT or INTERRUPTED. */
+tether_status_t tether_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline);
+
+/* Wakes at most one waiter. The word may already be freed memory of the process: only its address is used. */
+void tether_futex_wake(_Atomic uint32_t *word);
+
+/* Starts a joinable native thread with all signals blocked (they belong to the program's own threads).
+ * stack_size 0 means the system's default. returns OK or NO_THREAD. */
+tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), void *arg, size_t stack_size);
+
+/* Names the calling thread for the system's tools (truncated to what the system shows). */
+void tether_native_name(const char *name);
+
+/* Lets timed waits of the calling thread end close to their deadline. */
+void tether_native_precise_timers(void);
+
+/* The kernel's number of the calling thread. */
+unsigned long tether_native_id(void);
+
+/* Lowest usable address of the calling thread's stack, and its size in bytes. */
+void tether_native_stack(char **lowest, size_t *size);
+
+/* Allocation. Memory is zeroed. NULL when there is none. */
+void *tether_alloc(size_t size);
+void tether_free(void *memory);
+
+/* Failure injection, for tests: lets the nth (1 = next) thread creation or allocation of the runtime fail, once.
+ * 0 switches it off. */
+typedef enum { TETHER_FAIL_THREAD, TETHER_FAIL_ALLOC, TETHER_FAIL_KINDS } tether_fail_t;
+void tether_fail_nth(tether_fail_t kind, long nth);
+
+_Noreturn void tether_fatal(const char *what);
+
+#endif

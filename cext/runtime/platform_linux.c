@@ -1,0 +1,132 @@
+/* The platform contract on Linux. glibc's condition variables can lose wake-ups (BZ 25847), so parking is futexes. */
+#include "platform.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t tether_now(void) { return clock_ns(CLOCK_MONOTONIC); }
+uint64_t tether_cpu_of_process(void) { return clock_ns(CLOCK_PROCESS_CPUTIME_ID); }
+uint64_t tether_cpu_of_thread(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+
+unsigned tether_cores(void)
+{
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        int n = CPU_COUNT(&set);
+        if (n > 0)
+            return (unsigned)n;
+    }
+    return 1;
+}
+
+tether_status_t tether_futex_wait(_Atomic uint32_t *word, uint32_t expected, uint64_t deadline)
+{
+    struct timespec when, *until = NULL;
+    if (deadline != TETHER_FOREVER) {
+        when.tv_sec = (time_t)(deadline / 1000000000u);
+        when.tv_nsec = (long)(deadline % 1000000000u);
+        until = &when;
+    }
+    /* WAIT_BITSET takes an absolute time on CLOCK_MONOTONIC, so an early return does not stretch the wait. */
+    long r = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, until, NULL, FUTEX_BITSET_MATCH_ANY);
+    if (r == 0 || errno == EAGAIN)
+        return TETHER_OK;
+    if (errno == ETIMEDOUT)
+        return TETHER_TIMEOUT;
+    if (errno == EINTR)
+        return TETHER_INTERRUPTED;
+    tether_fatal("futex wait failed");
+}
+
+void tether_futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static _Atomic long fail_countdown[TETHER_FAIL_KINDS];
+
+void tether_fail_nth(tether_fail_t kind, long nth) { store_relaxed(&fail_countdown[kind], nth); }
+
+static bool must_fail(tether_fail_t kind)
+{
+    return load_relaxed(&fail_countdown[kind]) > 0 && sub_relaxed(&fail_countdown[kind], 1) == 1;
+}
+
+tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), void *arg, size_t stack_size)
+{
+    if (must_fail(TETHER_FAIL_THREAD))
+        return TETHER_NO_THREAD;
+    pthread_attr_t attr;
+    if (pthread_attr_init(&attr) != 0)
+        return TETHER_NO_THREAD;
+    bool ok = stack_size == 0 || pthread_attr_setstacksize(&attr, stack_size) == 0;
+    if (ok) {
+        sigset_t all, before;
+        sigfillset(&all);
+        /* Faults stay deliverable: faulthandler must see them on any thread. */
+        sigdelset(&all, SIGSEGV), sigdelset(&all, SIGBUS), sigdelset(&all, SIGFPE), sigdelset(&all, SIGILL);
+        sigdelset(&all, SIGABRT);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        ok = pthread_create(handle, &attr, entry, arg) == 0;
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_attr_destroy(&attr);
+    return ok ? TETHER_OK : TETHER_NO_THREAD;
+}
+
+void tether_native_name(const char *name)
+{
+    char shown[16]; /* the kernel keeps 15 characters */
+    snprintf(shown, sizeof shown, "%s", name);
+    pthread_setname_np(pthread_self(), shown);
+}
+
+void tether_native_precise_timers(void) { prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0); }
+
+unsigned long tether_native_id(void) { return (unsigned long)syscall(SYS_gettid); }
+
+void tether_native_stack(char **lowest, size_t *size)
+{
+    pthread_attr_t attr;
+    void *low = NULL;
+    size_t all = 0, guard = 0;
+    if (pthread_getattr_np(pthread_self(), &attr) == 0) {
+        pthread_attr_getstack(&attr, &low, &all);
+        pthread_attr_getguardsize(&attr, &guard);
+        pthread_attr_destroy(&attr);
+    }
+    /* The main thread's stack grows on demand up to its limit; what was asked of an unlimited one is not a fact. */
+    const size_t most = (size_t)64 << 20;
+    if (all > most) {
+        low = (char *)low + (all - most);
+        all = most;
+    }
+    *lowest = (char *)low + guard;
+    *size = all > guard ? all - guard : 0;
+}
+
+void *tether_alloc(size_t size) { return must_fail(TETHER_FAIL_ALLOC) ? NULL : calloc(1, size); }
+
+void tether_free(void *memory) { free(memory); }
+
+_Noreturn void tether_fatal(const char *what)
+{
+    fprintf(stderr, "tether: broken invariant: %s\n", what);
+    abort();
+}

@@ -1,0 +1,262 @@
+/* The nouns of the runtime. Functions on them are in the header of the same noun.
+ *
+ * Glossary
+ *   runtime   everything of one Python interpreter: lanes, crew, ticker, scopes, counters
+ *   host      what the runtime needs from whoever embeds it (the binding; a stub in the C tests)
+ *   task      a unit of work; the host keeps its own data right behind it, in the same block
+ *   guard     the right to a task's exit value and the duty to wait for it; a Python object of the host, one task each
+ *   node      what can own guards: a task or a scope; NULL is the root, all threads that the runtime did not make
+ *   scope     a node whose body does not end before its tasks have
+ *   lane      a run queue with its own lock
+ *   thread    the record of one native thread in one runtime
+ *   crew      the native threads that the runtime made; idle ones are kept for a while
+ *   ticker    the thread that sees to it that queued tasks start (progress guarantee)
+ *   loose     of a task: nobody will join it; whoever comes second, the end or the letting go, releases it
+ */
+#ifndef TETHER_TYPES_H
+#define TETHER_TYPES_H
+
+#include "lock.h"
+#include "park.h"
+#include "platform.h"
+
+typedef struct tether_runtime tether_runtime_t;
+typedef struct tether_thread tether_thread_t;
+typedef struct tether_task tether_task_t;
+typedef struct tether_scope tether_scope_t;
+typedef struct tether_lane tether_lane_t;
+
+/* ---- nodes ---------------------------------------------------------------------------------------------------- */
+
+typedef enum { TETHER_NODE_TASK, TETHER_NODE_SCOPE } tether_node_kind_t;
+
+/* First member of tasks and scopes. Whoever keeps a pointer to a node keeps one of its `refs`; a node keeps one on its
+ * own owner, so the way up to the root always exists. */
+typedef struct tether_node {
+    _Atomic uint32_t refs;
+    uint32_t kind;
+    tether_runtime_t *rt;
+    /* Who owns this node's guard (task), or in whose body this scope was opened (scope). NULL: the root.
+     * Guarded by rt->graph for writing once the node is published. */
+    struct tether_node *_Atomic owner;
+} tether_node_t;
+
+/* ---- tasks ---------------------------------------------------------------------------------------------------- */
+
+/* The task word: three bits of state and a set of flags.
+ *
+ *   state     from      to        by whom
+ *   NEW       -         QUEUED    spawner, before anyone else knows the task
+ *   QUEUED    NEW       RUNNING   whoever wins the compare-exchange (tether_task_claim): a crew thread, a joiner in place,
+ *                                 or a canceller, who then ends it without having run it
+ *   RUNNING   QUEUED    EXITED    the thread that claimed it (tether_task_end)
+ *   EXITED    RUNNING   REAPED    whoever takes the exit value (tether_task_reap), once
+ *   REAPED    EXITED    -
+ *
+ *   flag      set by                          means
+ *   BLOCKED   its thread, while RUNNING       it sleeps in a wait of tether
+ *   CANCEL    anyone                          a request; seen at the next checkpoint
+ *   KILL      anyone                          the host raises in its running code
+ *   WAITED    a joiner, before it sleeps      the end must wake the lot at the task's address
+ *   LOOSE     whoever lets the guard go       nobody will join
+ *   FAILED    its thread, before EXITED       the exit value is a failure
+ *   SCOPED    spawn, send                     it belongs to a scope: its handle is unarmed
+ *   DEDICATED spawn                           it waits for a thread of its own, not in a lane's queue
+ *   ADOPTED   destructor                      loose, and its failure is reported as unraisable
+ *   DETACHED  detach                          loose, and its failure goes to threading.excepthook
+ *   RAISED    the host                        what KILL asks for has been raised, or will never be
+ *   ENDING    its thread, before EXITED       too late for KILL
+ */
+enum {
+    TETHER_NEW = 0,
+    TETHER_QUEUED = 1,
+    TETHER_RUNNING = 2,
+    TETHER_EXITED = 3,
+    TETHER_REAPED = 4,
+    TETHER_STATE = 7,
+
+    TETHER_F_BLOCKED = 1 << 3,
+    TETHER_F_CANCEL = 1 << 4,
+    TETHER_F_KILL = 1 << 5,
+    TETHER_F_WAITED = 1 << 6,
+    TETHER_F_LOOSE = 1 << 7,
+    TETHER_F_FAILED = 1 << 8,
+    TETHER_F_SCOPED = 1 << 9,
+    TETHER_F_DEDICATED = 1 << 10,
+    TETHER_F_ADOPTED = 1 << 11,
+    TETHER_F_DETACHED = 1 << 12,
+    TETHER_F_RAISED = 1 << 13,
+    TETHER_F_ENDING = 1 << 14,
+};
+
+struct tether_task {
+    tether_node_t node;
+    uint64_t id;
+    tether_lane_t *lane;
+    tether_task_t *next, *prev;             /* in the lane's queue or in its list of started tasks; lane->lock */
+    tether_task_t *scope_next, *scope_prev; /* in the scope's list; scope->lock */
+    bool scope_kept;                        /* it has failed, and the scope's list holds its "alive" reference; scope->lock */
+    tether_task_t *below;                   /* the task that this one runs in place above; its thread only */
+    tether_thread_t *_Atomic thread;        /* set when claimed; thread records outlive every task */
+    tether_scope_t *scopes;                 /* open scopes of its body, innermost first; its thread only */
+    _Atomic uint32_t word;
+};
+
+static inline unsigned tether_state(uint32_t word) { return word & TETHER_STATE; }
+
+/* ---- scopes --------------------------------------------------------------------------------------------------- */
+
+/*   flag        set by                        means
+ *   CANCELLED   a failed child, cancel()      bodies and children see a cancellation at their next checkpoint
+ *   LEFT        the body's end                no new child unless one is still alive
+ *   CLOSED      the leaver, when none is left no new child at all
+ *   WAITED      the leaver, before it sleeps  the last child's end must wake the lot at the scope's address
+ *   WAIT_ALL    scope(on_error="wait")        a failed child does not cancel its siblings
+ *   TIMED_OUT   whoever noticed the deadline  it was cancelled because of the time
+ *   DONE        whoever leaves the block      not open any more, but still in the chain of a thread that is not the leaver's
+ */
+enum {
+    TETHER_SCOPE_CANCELLED = 1 << 0,
+    TETHER_SCOPE_LEFT = 1 << 1,
+    TETHER_SCOPE_CLOSED = 1 << 2,
+    TETHER_SCOPE_WAITED = 1 << 3,
+    TETHER_SCOPE_WAIT_ALL = 1 << 4,
+    TETHER_SCOPE_DONE = 1 << 5,
+    TETHER_SCOPE_TIMED_OUT = 1 << 6,
+};
+
+struct tether_scope {
+    tether_node_t node;
+    tether_lock_t lock;             /* guards the list, the cursor and `alive` against CLOSED */
+    _Atomic uint32_t flags;
+    _Atomic uint32_t alive;         /* children that have not ended */
+    tether_task_t *first, *last;    /* children: alive ones, and failed ones that nobody collected */
+    tether_task_t *cursor;          /* no queued child stands before it */
+    tether_scope_t *outer;          /* next open scope of the same body (the chain holds a reference); the body's thread only */
+    tether_thread_t *thread;        /* where the body runs */
+    uint64_t deadline;              /* when it is cancelled; TETHER_FOREVER: never. Fixed at birth */
+};
+
+/* ---- lanes ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    tether_task_t *head, *tail;
+} tether_tasklist_t;
+
+struct tether_lane {
+    tether_lock_t lock;            /* guards the lists; the counters are written under it and read anywhere */
+    _Atomic uint32_t queued;       /* tasks in `queue` */
+    _Atomic uint32_t running;      /* tasks that were claimed and have not ended */
+    _Atomic uint32_t waiting;      /* dedicated tasks that no thread has claimed yet */
+    _Atomic int64_t armed;         /* guards spawned here less guards let go here: only the sum over lanes means something */
+    _Atomic uint64_t oldest;       /* id of the queue's head, 0 when empty */
+    _Atomic uint64_t started;      /* claims so far */
+    tether_tasklist_t queue;       /* QUEUED, oldest first */
+    tether_tasklist_t active;      /* RUNNING, and dedicated ones from their spawn on */
+    char pad[64];
+};
+
+enum { TETHER_LANES_MAX = 16 };
+
+/* ---- threads --------------------------------------------------------------------------------------------------- */
+
+struct tether_thread {
+    tether_parker_t parker;
+    tether_runtime_t *_Atomic rt;       /* NULL once the runtime is gone */
+    tether_task_t *_Atomic top;         /* what runs here, innermost; NULL: the root; written by its thread only */
+    tether_scope_t *scopes;             /* open scopes of the root's body on this thread */
+    tether_node_t *waits_for;           /* rt->graph: what this thread sleeps for, for finding deadlocks */
+    uint32_t cancels_seen;              /* rt->cancels when this thread last found itself not cancelled */
+    uint32_t spin;                      /* nanoseconds that a wait spins here before it sleeps (spin.h) */
+    unsigned lane;
+    bool crew;
+    _Atomic bool exited;                /* a program's thread that has ended: the record may serve another */
+    char *stack_low;
+    size_t stack_size;
+    unsigned long native_id;            /* the kernel's number */
+    unsigned long ident;                /* the C library's, as an integer */
+    void *host;                         /* the host's own, for this thread */
+    tether_task_t *spare;               /* free list of task blocks */
+    unsigned spares;
+    tether_thread_t *next;              /* in rt->threads */
+    tether_thread_t *next_of_native;    /* records of the same native thread in other runtimes */
+
+    /* crew only; crew->lock */
+    tether_thread_t *idle_next, *idle_prev;
+    tether_task_t *assigned;
+    uint32_t handoff;                   /* rt->releases when work was last handed over */
+    bool idle;
+    pthread_t handle;
+    size_t asked_stack;
+};
+
+/* ---- the host --------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    size_t task_size;      /* bytes of a task block, the runtime's part included */
+    bool serial;           /* one thread at a time may run host code (the GIL) */
+    unsigned lanes;        /* 0: chosen from the number of cores */
+    unsigned max_threads;  /* most crew threads; 0: no bound of ours */
+
+    /* On crew threads. begin: before the first attach. end: the thread is about to exit; detached. */
+    void (*begin)(tether_thread_t *thread);
+    void (*end)(tether_thread_t *thread);
+    /* attach may block (for the GIL). Between the two, host code may run. */
+    void (*attach)(tether_thread_t *thread);
+    void (*detach)(tether_thread_t *thread);
+    /* Runs a claimed task on a crew thread, attached, and ends in tether_task_end. */
+    void (*run)(tether_thread_t *thread, tether_task_t *task);
+    /* The last reference to a block is gone; attached or not. Clears the host's part and answers true, or keeps the block
+     * until it can, and then calls tether__task_recycle. May be NULL. */
+    bool (*dispose)(tether_task_t *task);
+} tether_host_t;
+
+/* ---- the runtime -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    tether_lock_t lock;              /* guards the idle list, `assigned`, `idle`, `gone` */
+    tether_thread_t *idle_first, *idle_last;
+    tether_thread_t *gone;           /* a thread that has retired and waits to be joined natively; at most one */
+    _Atomic uint32_t alive;          /* crew threads that exist */
+    _Atomic uint32_t idle;           /* of these, in the idle list */
+    _Atomic uint32_t spinning;       /* of the idle ones, looking for work without sleeping */
+    _Atomic uint32_t beginning;      /* woken or started for work, and not attached yet */
+    _Atomic uint64_t start_cost;     /* CPU nanoseconds that threads used to come up */
+} tether_crew_t;
+
+typedef enum { TETHER_TICKER_GONE, TETHER_TICKER_DOZING, TETHER_TICKER_AWAKE } tether_ticker_state_t;
+
+typedef struct {
+    tether_lock_t lock;              /* guards starting and ending the thread */
+    _Atomic uint32_t state;
+    tether_parker_t parker;
+    pthread_t handle;
+    bool joinable;
+    _Atomic bool stop;
+} tether_ticker_t;
+
+struct tether_runtime {
+    tether_host_t host;
+    void *host_data;
+    unsigned cores;
+    unsigned lanes_used;
+    _Atomic uint32_t next_lane;
+    _Atomic uint64_t next_id;
+    _Atomic uint32_t cancels;        /* cancellations so far (wraps) */
+    _Atomic uint32_t releases;       /* times a waiting thread let the host go (wraps) */
+    _Atomic uint32_t waiters;        /* threads inside a wait, detached */
+    _Atomic uint32_t scopes_open;
+    _Atomic uint32_t scopes_timed;   /* of these, with a deadline */
+    _Atomic uint32_t max_threads;
+    _Atomic bool closing;            /* no new tasks */
+    _Atomic bool stopping;           /* crew threads leave */
+    _Atomic uint32_t drain_waited;
+    tether_lock_t graph;             /* leaf: owners, waits_for (owner_graph.md) */
+    tether_lock_t threads_lock;      /* guards `threads` */
+    tether_thread_t *threads;
+    tether_crew_t crew;
+    tether_ticker_t ticker;
+    tether_lane_t lanes[TETHER_LANES_MAX];
+};
+
+#endif

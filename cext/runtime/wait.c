@@ -1,0 +1,164 @@
+#include "wait.h"
+
+#include "crew.h"
+#include "lane.h"
+#include "owner.h"
+#include "scope.h"
+#include "spin.h"
+#include "task.h"
+#include "thread.h"
+
+/* A signal handler of Python runs on the main thread only, but the kernel may deliver the signal to any thread that does
+ * not block it, or in the instant before the sleep. So a sleep that must notice signals ends now and then by itself. */
+static const uint64_t SLICE = 50000000; /* 50 ms */
+
+void tether_wait_enter(tether_thread_t *thread)
+{
+    tether_runtime_t *rt = load_relaxed(&thread->rt);
+    atomic_fetch_add(&rt->waiters, 1);
+    atomic_fetch_add_explicit(&rt->releases, 1, memory_order_release);
+    if (tether_lane_queued(rt, false) != 0)
+        tether_crew_nudge(rt);
+}
+
+void tether_wait_leave(tether_thread_t *thread) { sub_relaxed(&load_relaxed(&thread->rt)->waiters, 1); }
+
+typedef struct {
+    bool (*done)(void *what);
+    bool (*still)(void *what); /* not done, and whoever makes it done will wake us */
+    void *what;                /* also the key */
+    tether_node_t *node;       /* of the same */
+} goal_t;
+
+static void blocked(tether_thread_t *thread, bool on)
+{
+    tether_task_t *task = load_relaxed(&thread->top);
+    if (task == NULL)
+        return;
+    if (on)
+        or_acq_rel(&task->word, TETHER_F_BLOCKED);
+    else
+        and_acq_rel(&task->word, ~(uint32_t)TETHER_F_BLOCKED);
+}
+
+static bool spin_for(const goal_t *goal, tether_spin_t *spin)
+{
+    while (!goal->done(goal->what)) {
+        if (!tether_spin_more(spin))
+            return false;
+    }
+    tether_spin_learn(spin);
+    return true;
+}
+
+/* When a sleep must end by itself, whatever happens. */
+static uint64_t first_look(tether_thread_t *thread, const tether_wait_t *how)
+{
+    uint64_t until = how->deadline;
+    if (how->slices) {
+        uint64_t slice = tether_now() + SLICE;
+        until = slice < until ? slice : until;
+    }
+    uint64_t limit = tether_thread_limit(thread); /* a scope's time: an uncancellable wait passes the news on, too */
+    return limit < until ? limit : until;
+}
+
+static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tether_wait_t *how)
+{
+    if (goal->done(goal->what))
+        return TETHER_OK;
+    if (how->cancellable && tether_thread_cancelled(thread))
+        return TETHER_CANCELLED;
+    if (how->help && (how->helped = tether_lane_take_below(thread, goal->node)) != NULL)
+        return TETHER_HELP;
+    tether_spin_t spin = tether_spin_start(thread);
+    if (spin_for(goal, &spin))
+        return TETHER_OK;
+
+    uint64_t until = first_look(thread, how);
+    tether_status_t status;
+    blocked(thread, true);
+    for (;;) {
+        status = tether_owner_wait(thread, goal->node, how->cycle, TETHER_CYCLE_MAX, &how->cycle_len);
+        if (status != TETHER_OK)
+            break;
+        /* Cancellation is looked at after the last thing that could take our wake-up token, and whoever cancels sets the
+         * flag before it wakes: so it is either seen here or its wake-up keeps us from sleeping. */
+        if (how->cancellable && tether_thread_cancelled(thread)) {
+            status = TETHER_CANCELLED;
+            break;
+        }
+        status = tether_lot_wait(goal->what, &thread->parker, goal->still, goal->what, until);
+        if (goal->done(goal->what)) {
+            tether_spin_learn(&spin);
+            status = TETHER_OK;
+            break;
+        }
+        if (status == TETHER_TIMEOUT) {
+            if (how->deadline <= tether_now())
+                break;
+            status = TETHER_INTERRUPTED;
+        }
+        if (status != TETHER_OK)
+            break;
+        if (how->help && (how->helped = tether_lane_take_below(thread, goal->node)) != NULL) {
+            status = TETHER_HELP;
+            break;
+        }
+    }
+    tether_owner_wait(thread, NULL, NULL, 0, NULL);
+    blocked(thread, false);
+    return status;
+}
+
+static bool task_done(void *task) { return tether_task_ended(task); }
+
+static bool task_still(void *arg)
+{
+    tether_task_t *task = arg;
+    return tether_state(or_acq_rel(&task->word, TETHER_F_WAITED)) < TETHER_EXITED;
+}
+
+tether_status_t tether_wait_task(tether_thread_t *thread, tether_task_t *task, tether_wait_t *how)
+{
+    goal_t goal = {task_done, task_still, task, &task->node};
+    return wait_for(thread, &goal, how);
+}
+
+static bool scope_done(void *scope) { return load_acquire(&((tether_scope_t *)scope)->alive) == 0; }
+
+static bool scope_still(void *arg)
+{
+    /* The flag is read under the scope's lock by whoever makes `alive` zero (scope.c, one_less). */
+    tether_scope_t *scope = arg;
+    tether_lock(&scope->lock);
+    or_acq_rel(&scope->flags, TETHER_SCOPE_WAITED);
+    bool alive = load_relaxed(&scope->alive) != 0;
+    tether_unlock(&scope->lock);
+    return alive;
+}
+
+tether_status_t tether_wait_scope(tether_thread_t *thread, tether_scope_t *scope, tether_wait_t *how)
+{
+    goal_t goal = {scope_done, scope_still, scope, &scope->node};
+    return wait_for(thread, &goal, how);
+}
+
+tether_status_t tether_wait_until(tether_thread_t *thread, tether_wait_t *how)
+{
+    uint64_t until = first_look(thread, how);
+    tether_status_t status = TETHER_OK;
+    blocked(thread, true);
+    while (status == TETHER_OK) {
+        if (how->cancellable && tether_thread_cancelled(thread))
+            status = TETHER_CANCELLED;
+        else if (how->deadline <= tether_now())
+            break;
+        else
+            status = tether_park(&thread->parker, until);
+        if (status == TETHER_TIMEOUT)
+            status = how->deadline <= tether_now() ? TETHER_OK : TETHER_INTERRUPTED;
+    }
+    blocked(thread, false);
+    return status;
+}

@@ -1,0 +1,88 @@
+"""What tether raises. Each says what happened, who holds it, where, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core import TaskRef
+    from ._exit import KillReason
+
+__all__ = [
+    "Cancelled",
+    "DeadlockError",
+    "ForkedError",
+    "KilledTask",
+    "OwnershipError",
+    "ReapedError",
+    "ScopeClosedError",
+    "ShutdownError",
+    "TaskKilled",
+    "TetherError",
+]
+
+
+class TetherError(Exception):
+    """The base of tether's errors."""
+
+
+class OwnershipError(TetherError):
+    """A guard was used by somebody who does not own it, or would have come to own itself (G3, G4). Nothing has changed."""
+
+
+class TaskKilled(TetherError):
+    """The joined task did not complete: it was cancelled or killed.
+
+    ``reason`` is a KillReason; ``detail`` is the text given to ``cancel``, or None; ``__cause__`` is what the task ended
+    with, if it had started.
+    """
+
+    reason: KillReason
+    detail: str | None
+
+    def __init__(self, name: str, site: str, reason: KillReason, detail: str | None = None) -> None:
+        why = f": {detail}" if detail else ""
+        super().__init__(f"task '{name}', spawned at {site}, was cancelled before it completed{why}")
+        self.reason = reason
+        self.detail = detail
+
+
+class ReapedError(TetherError):
+    """The exit value was taken already; it is kept until it is taken, once (G9)."""
+
+
+class ScopeClosedError(TetherError):
+    """The scope's block was left and its last task has ended: it takes no more tasks."""
+
+
+class ForkedError(TetherError):
+    """The guard belongs to the parent process; its task does not exist in this one."""
+
+
+class ShutdownError(TetherError):
+    """The interpreter is shutting down: nothing new is spawned."""
+
+
+class DeadlockError(TetherError):
+    """This wait could never end: those waited for wait for the caller. ``cycle`` names the tasks."""
+
+    cycle: list[TaskRef]
+
+    def __init__(self, cycle: list[TaskRef]) -> None:
+        steps = "; ".join(f"'{task.name}' (spawned at {task.spawned_at})" for task in cycle)
+        super().__init__(
+            f"this wait can never end: it is for {steps}, which waits for the task that is to wait here. "
+            "Let one of them return instead of waiting"
+        )
+        self.cycle = cycle
+
+
+class Cancelled(BaseException):
+    """Raised inside a cancelled task, or in the body of a cancelled scope, at a checkpoint or blocking call (G12).
+
+    Let it pass: scopes, ``with guard:`` and destructors still join on the way out.
+    """
+
+
+class KilledTask(BaseException):
+    """Raised anywhere inside a killed task. Let it pass."""

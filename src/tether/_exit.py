@@ -1,0 +1,84 @@
+"""How tasks stand and how they end: TaskState, and the exit values Completed and Killed."""
+
+from __future__ import annotations
+
+import enum
+from typing import Generic, TypeAlias, TypeVar
+
+__all__ = ["Completed", "ExitValue", "KillReason", "Killed", "TaskState"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class TaskState(enum.Enum):
+    """The state of a task; BLOCKED is a running task that sleeps in a wait of tether."""
+
+    NEW = "new"
+    QUEUED = "queued"
+    RUNNING = "running"
+    BLOCKED = "blocked"
+    EXITED = "exited"
+    REAPED = "reaped"
+
+
+class KillReason(enum.Enum):
+    """Why a task did not complete: somebody asked it to end, or an exception ended it."""
+
+    REQUESTED = "requested"
+    EXCEPTION = "exception"
+
+
+class Completed(Generic[R_co]):
+    """The exit value of a task that returned.
+
+    >>> import tether
+    >>> match tether.spawn(max, 1, 2).exit_value():
+    ...     case tether.Completed(value):
+    ...         print(value)
+    2
+    """
+
+    __match_args__ = ("value",)
+    __slots__ = ("value",)
+
+    value: R_co
+
+    def __init__(self, value: R_co) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Completed(value={self.value!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == other.value) if isinstance(other, Completed) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Completed, self.value))
+
+
+class Killed:
+    """The exit value of a task that did not return: ``reason``, and the ``exception`` that ended it (None: never started)."""
+
+    __match_args__ = ("reason", "exception")
+    __slots__ = ("exception", "reason")
+
+    reason: KillReason
+    exception: BaseException | None
+
+    def __init__(self, reason: KillReason, exception: BaseException | None = None) -> None:
+        self.reason = reason
+        self.exception = exception
+
+    def __repr__(self) -> str:
+        return f"Killed(reason={self.reason!r}, exception={self.exception!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Killed):
+            return NotImplemented
+        return self.reason is other.reason and self.exception == other.exception
+
+    def __hash__(self) -> int:
+        return hash((Killed, self.reason, self.exception))
+
+
+ExitValue: TypeAlias = Completed[R_co] | Killed

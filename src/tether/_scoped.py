@@ -1,0 +1,28 @@
+"""The guarded closure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from ._core import Scope, scope
+
+__all__ = ["scoped"]
+
+R = TypeVar("R")
+
+
+def scoped(fn: Callable[[Scope], R], /) -> R | None:
+    """Calls ``fn`` with a new scope, joins every task spawned in it (G2), and returns what ``fn`` returned.
+
+    None if the scope was cancelled and that ended ``fn``.
+
+    Raises: as leaving a ``tether.scope()`` block does.
+
+    >>> import tether
+    >>> tether.scoped(lambda s: s.spawn(pow, 2, 5).join())
+    32
+    """
+    with scope() as s:
+        return fn(s)
+    return None

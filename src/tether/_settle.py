@@ -1,0 +1,67 @@
+"""What is raised when a scope is left: the choice among the body's exception, the tasks' failures and the clock."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ._errors import Cancelled, KilledTask
+
+if TYPE_CHECKING:
+    from ._core import Scope, TaskRef
+
+__all__ = ["settle"]
+
+
+def settle(
+    scope: Scope,
+    body: BaseException | None,
+    failures: list[BaseException] | None,
+    raised: BaseException | None,
+    timed_out: bool,
+    cancelled_outside: bool,
+    abandoned: list[TaskRef] | None,
+) -> bool:
+    """Raises what leaving ``scope`` raises, or answers whether ``__exit__`` swallows the body's exception (G2).
+
+    ``raised`` came out of a signal handler while the tasks were joined; ``abandoned`` are the tasks that a second one left
+    running. ``cancelled_outside``: the caller is cancelled by more than this scope.
+    """
+    failed = list(failures or ())
+    if raised is not None:
+        if abandoned:
+            names = ", ".join(f"'{task.name}' (spawned at {task.spawned_at})" for task in abandoned)
+            raised.add_note(f"interrupted twice: scope {scope.name!r} stopped waiting for {names}")
+        _report(failed)
+        raise raised
+    for failure in failed:
+        if isinstance(failure, (SystemExit, KeyboardInterrupt)):
+            failed.remove(failure)
+            _report(failed)
+            raise failure
+    if body is not None:
+        if isinstance(body, (Cancelled, KilledTask)):
+            if not failed and not timed_out:
+                return not cancelled_outside
+        elif isinstance(body, Exception):
+            failed.insert(0, body)
+        else:
+            _report(failed)
+            return False
+    if timed_out:
+        text = f"the scope took longer than {scope.timeout} s; its tasks were cancelled and have ended"
+        if not failed:
+            raise TimeoutError(text) from None
+        failed.append(TimeoutError(text))
+    what = f"scope {scope.name!r}" if scope.name else "a scope"
+    raise BaseExceptionGroup(f"failures in {what}", failed) from None
+
+
+def _report(failures: list[BaseException]) -> None:
+    """An exception that must go on bare leaves no room for these; they are not lost, either (G6)."""
+    for failure in failures:
+        sys.unraisablehook(
+            sys.UnraisableHookArgs(
+                (type(failure), failure, failure.__traceback__, "failure in a scope that was left by another exception", None)
+            )
+        )

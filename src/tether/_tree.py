@@ -1,0 +1,38 @@
+"""The task tree, for people."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from ._core import tasks
+
+if TYPE_CHECKING:
+    from ._core import TaskRef
+
+__all__ = ["dump"]
+
+
+def dump(file: TextIO | None = None) -> None:
+    """Writes the tree of living tasks, with states and spawn sites, to ``file`` (default: ``sys.stderr``).
+
+    >>> import sys, tether
+    >>> tether.dump(sys.stdout)
+    no tasks
+    """
+    out = sys.stderr if file is None else file
+    living = tasks()
+    if not living:
+        print("no tasks", file=out)
+        return
+    known = {task.id for task in living}
+    children: dict[int, list[TaskRef]] = {}
+    for task in sorted(living, key=lambda task: task.id):
+        parent = task.parent
+        children.setdefault(parent.id if parent is not None and parent.id in known else 0, []).append(task)
+    stack = [(task, 0) for task in reversed(children.get(0, []))]
+    while stack:
+        task, depth = stack.pop()
+        where = f", thread {task.native_id}" if task.native_id is not None else ""
+        print(f"{'  ' * depth}{task.name}  {task.state.name}{where}, spawned at {task.spawned_at}", file=out)
+        stack.extend((child, depth + 1) for child in reversed(children.get(task.id, [])))
