@@ -73,16 +73,6 @@ static inline state_t *state_of(tether_runtime_t *rt) { return rt->host_data; }
 /* The calling thread's record; raises MemoryError. */
 tether_thread_t *need_thread(state_t *st);
 
-/* The calling thread's attached thread state, or NULL. */
-static inline PyThreadState *attached_state(void)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-    return PyThreadState_GetUnchecked();
-#else
-    return _PyThreadState_UncheckedGet();
-#endif
-}
-
 /* ---- jobs --------------------------------------------------------------------------------------------------------- */
 
 typedef enum { OUTCOME_NONE, OUTCOME_VALUE, OUTCOME_FAILED, OUTCOME_KILLED } outcome_t;
@@ -113,7 +103,7 @@ static inline job_t *job_of(tether_task_t *task) { return (job_t *)task; }
 static inline state_t *job_state(job_t *job) { return state_of(job->task.node.rt); }
 static inline void job_ref(job_t *job) { tether_task_ref(&job->task); }
 void job_unref(job_t *job);
-bool job_dispose(tether_task_t *task);
+bool job_dispose(tether_thread_t *thread, tether_task_t *task);
 void job_clear_graves(state_t *st);
 
 /* A new job with references: guard, alive. Takes no references on arguments yet. */

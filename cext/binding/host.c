@@ -75,10 +75,11 @@ static void run(tether_thread_t *thread, tether_task_t *task)
     set_hook(st, st->name_trace, "settrace");
     set_hook(st, st->name_profile, "setprofile");
     job_run_here(st, thread, job_of(task));
-    if (ts->c_traceobj != NULL)
+    if (ts->c_traceobj != NULL || ts->c_profileobj != NULL) {
+        tether_crew_attach(thread);
         PyEval_SetTrace(NULL, NULL);
-    if (ts->c_profileobj != NULL)
         PyEval_SetProfile(NULL, NULL);
+    }
 }
 
 void host_fill(tether_host_t *host)

@@ -95,10 +95,10 @@ static void clear(job_t *job)
 
 /* The last reference may go on a thread that does not hold the GIL (it has just announced an end, or helps while it
  * waits). Such blocks wait for the next one who does. */
-bool job_dispose(tether_task_t *task)
+bool job_dispose(tether_thread_t *thread, tether_task_t *task)
 {
     job_t *job = job_of(task);
-    if (attached_state() != NULL) {
+    if (thread != NULL && !thread->away) {
         clear(job);
         return true;
     }
@@ -239,12 +239,12 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job)
     if (tether_task_is_loose(task) && !failed)
         Py_CLEAR(job->value);
     /* On a crew thread the GIL goes before the end is announced: whoever wakes up finds it free. */
-    bool away = thread->crew && thread->top == NULL && load_relaxed(&task->node.rt->waiters) != 0;
-    PyThreadState *ts = away ? PyEval_SaveThread() : NULL;
-    bool release = tether_task_end(thread, task, failed);
-    if (away)
-        PyEval_RestoreThread(ts);
-    if (release) {
+    bool crew = thread->crew && load_relaxed(&thread->top) == NULL;
+    if (crew && load_relaxed(&task->node.rt->waiters) != 0)
+        tether_crew_detach(thread);
+    if (tether_task_end(thread, task, failed)) {
+        if (crew)
+            tether_crew_attach(thread);
         job_release(job);
         job_unref(job);
     }

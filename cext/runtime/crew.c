@@ -17,13 +17,16 @@ uint32_t tether_crew_busy(tether_runtime_t *rt)
 
 /* ---- the idle list; caller holds crew->lock -------------------------------------------------------------------------- */
 
-static void idle_push(tether_crew_t *crew, tether_thread_t *t)
+/* In front, where it is taken first; but behind one that spins, which is awake and costs no wake-up. */
+static void idle_push(tether_crew_t *crew, tether_thread_t *t, bool spins)
 {
-    t->idle_prev = NULL;
-    t->idle_next = crew->idle_first;
-    *(crew->idle_first ? &crew->idle_first->idle_prev : &crew->idle_last) = t;
-    crew->idle_first = t;
-    t->idle = true;
+    tether_thread_t *before = crew->idle_first != NULL && crew->idle_first->spins ? crew->idle_first : NULL;
+    t->idle_prev = before;
+    t->idle_next = before ? before->idle_next : crew->idle_first;
+    *(t->idle_next ? &t->idle_next->idle_prev : &crew->idle_last) = t;
+    *(before ? &before->idle_next : &crew->idle_first) = t;
+    t->spins = spins;
+    store_relaxed(&t->idle, true);
     add_relaxed(&crew->idle, 1);
 }
 
@@ -31,7 +34,7 @@ static void idle_remove(tether_crew_t *crew, tether_thread_t *t)
 {
     *(t->idle_prev ? &t->idle_prev->idle_next : &crew->idle_first) = t->idle_next;
     *(t->idle_next ? &t->idle_next->idle_prev : &crew->idle_last) = t->idle_prev;
-    t->idle = false;
+    store_relaxed(&t->idle, false);
     sub_relaxed(&crew->idle, 1);
 }
 
@@ -62,10 +65,37 @@ static bool work_in_sight(tether_runtime_t *rt)
     return tether_lane_queued(rt, false) != 0 && (!rt->host.serial || load_relaxed(&rt->waiters) != 0);
 }
 
+void tether_crew_attach(tether_thread_t *me)
+{
+    if (me->away)
+        load_relaxed(&me->rt)->host.attach(me);
+    me->away = false;
+}
+
+void tether_crew_detach(tether_thread_t *me)
+{
+    if (!me->away)
+        load_relaxed(&me->rt)->host.detach(me);
+    me->away = true;
+}
+
+void tether_crew_turning(tether_thread_t *me)
+{
+    me->turning = true;
+    add_relaxed(&load_relaxed(&me->rt)->crew.turning, 1);
+}
+
+static void turned(tether_thread_t *me)
+{
+    if (me->turning)
+        sub_relaxed(&load_relaxed(&me->rt)->crew.turning, 1);
+    me->turning = false;
+}
+
 static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assigned)
 {
     gate(rt, me->handoff);
-    rt->host.attach(me);
+    tether_crew_attach(me);
     sub_relaxed(&rt->crew.beginning, 1);
     tether_task_t *task = assigned;
     if (assigned != NULL) {
@@ -74,13 +104,20 @@ static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assig
         if (!mine)
             task = NULL; /* cancelled before the start */
     }
-    if (task == NULL)
-        task = tether_lane_take(me);
-    while (task != NULL) {
+    for (;;) {
+        if (task == NULL && (task = tether_lane_take(me)) == NULL)
+            break;
+        turned(me);
         rt->host.run(me, task);
-        task = tether_lane_take(me);
+        task = NULL;
+        if (me->away) {
+            if (tether_lane_queued(rt, false) == 0)
+                break;
+            turned(me); /* it may take a while to get the host back */
+            tether_crew_attach(me);
+        }
     }
-    rt->host.detach(me);
+    tether_crew_detach(me);
 }
 
 /* Sleeps until there is work. returns false when it is time to go; *assigned is a task given to us, or NULL: look around. */
@@ -88,22 +125,29 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
 {
     tether_crew_t *crew = &rt->crew;
     *assigned = NULL;
+    bool spins = rt->cores > 1 && atomic_fetch_add(&crew->spinning, 1) < rt->cores / 2;
+    if (rt->cores > 1 && !spins)
+        atomic_fetch_sub(&crew->spinning, 1);
     tether_lock(&crew->lock);
-    idle_push(crew, me);
+    idle_push(crew, me, spins);
+    turned(me);
     tether_unlock(&crew->lock);
 
     uint64_t now = tether_now();
     uint64_t leave = now + LINGER;
     bool found = false;
-    if (rt->cores > 1) {
-        if (atomic_fetch_add(&crew->spinning, 1) < rt->cores / 2) {
-            for (uint64_t until = now + IDLE_SPIN; now < until && !found; now = tether_now()) {
-                for (int i = 0; i < 16 && !found; i++) {
-                    found = tether_parker_notified(&me->parker) || work_in_sight(rt) || load_relaxed(&rt->stopping);
-                    tether_pause();
-                }
+    if (spins) {
+        bool chosen = false;
+        for (uint64_t until = now + IDLE_SPIN; now < until && !found && !chosen; now = tether_now()) {
+            for (int i = 0; i < 16 && !found && !chosen; i++) {
+                chosen = !load_relaxed(&me->idle) || load_relaxed(&rt->stopping);
+                found = work_in_sight(rt);
+                tether_pause();
             }
         }
+        tether_lock(&crew->lock);
+        me->spins = false;
+        tether_unlock(&crew->lock);
         atomic_fetch_sub(&crew->spinning, 1);
     }
     /* A nudge that relied on our spinning, or came before we stood in the list, was for a task that this look sees: it
@@ -114,7 +158,7 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
     tether_status_t status = TETHER_OK;
     for (;;) {
         tether_lock(&crew->lock);
-        if (!me->idle) { /* somebody chose us */
+        if (!load_relaxed(&me->idle)) { /* somebody chose us */
             *assigned = me->assigned;
             me->assigned = NULL;
             tether_unlock(&crew->lock);
@@ -184,6 +228,7 @@ static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t s
     if (t == NULL)
         return TETHER_NO_MEMORY;
     t->crew = true;
+    t->away = true;
     t->asked_stack = stack_size;
     t->assigned = task;
     t->handoff = load_relaxed(&rt->releases);
@@ -224,8 +269,15 @@ static bool wake_one(tether_runtime_t *rt, tether_task_t *task)
 tether_status_t tether_crew_give(tether_runtime_t *rt, tether_task_t *task, size_t stack_size)
 {
     tether_task_ref(task); /* the thread's, until it has tried to claim */
-    if (stack_size == 0 && wake_one(rt, task))
-        return TETHER_OK;
+    /* Whoever spawns again the moment a join returns finds the thread still on its way to the idle list: that is a fraction
+     * of a microsecond, a new thread is fifty. */
+    for (int i = 0; stack_size == 0; i++) {
+        if (wake_one(rt, task))
+            return TETHER_OK;
+        if (load_relaxed(&rt->crew.turning) == 0 || i == 200)
+            break;
+        tether_pause();
+    }
     tether_status_t status = start(rt, task, stack_size);
     if (status != TETHER_OK)
         sub_relaxed(&task->node.refs, 1); /* never the last: the caller has two */

@@ -54,7 +54,7 @@ void tether_node_unref(tether_thread_t *thread, tether_node_t *node)
         tether_node_t *owner = load_relaxed(&node->owner);
         tether_host_t *host = &node->rt->host;
         if (node->kind == TETHER_NODE_TASK) {
-            if (host->dispose == NULL || host->dispose((tether_task_t *)node))
+            if (host->dispose == NULL || host->dispose(thread, (tether_task_t *)node))
                 tether__task_recycle(thread, (tether_task_t *)node);
         } else
             tether__scope_free((tether_scope_t *)node);
@@ -125,6 +125,8 @@ bool tether_task_end(tether_thread_t *thread, tether_task_t *task, bool failed)
     if (task->scopes != NULL)
         tether_scope_drop_all(thread, task);
     tether_lane_ended(task);
+    if (thread->crew && load_relaxed(&thread->top) == NULL)
+        tether_crew_turning(thread);
     /* Read once: a guard may be sent into a scope up to the moment the task ends (owner.h), so the flag is fixed by the
      * same exchange that ends the task. */
     uint32_t word = load_relaxed(&task->word), ended;

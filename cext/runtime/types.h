@@ -170,6 +170,8 @@ struct tether_thread {
     uint32_t spin;                      /* nanoseconds that a wait spins here before it sleeps (spin.h) */
     unsigned lane;
     bool crew;
+    bool away;                          /* detached from the host: in a wait, or between tasks; its thread only */
+    bool turning;                       /* crew: counted in crew->turning; its thread only */
     _Atomic bool exited;                /* a program's thread that has ended: the record may serve another */
     char *stack_low;
     size_t stack_size;
@@ -185,7 +187,8 @@ struct tether_thread {
     tether_thread_t *idle_next, *idle_prev;
     tether_task_t *assigned;
     uint32_t handoff;                   /* rt->releases when work was last handed over */
-    bool idle;
+    _Atomic bool idle; /* in the idle list; read by its thread without the lock */
+    bool spins;
     pthread_t handle;
     size_t asked_stack;
 };
@@ -204,11 +207,12 @@ typedef struct {
     /* attach may block (for the GIL). Between the two, host code may run. */
     void (*attach)(tether_thread_t *thread);
     void (*detach)(tether_thread_t *thread);
-    /* Runs a claimed task on a crew thread, attached, and ends in tether_task_end. */
+    /* Runs a claimed task on a crew thread, attached, and ends in tether_task_end. May return detached, after
+     * tether_crew_detach: whoever waits for the task then finds the host free. */
     void (*run)(tether_thread_t *thread, tether_task_t *task);
-    /* The last reference to a block is gone; attached or not. Clears the host's part and answers true, or keeps the block
+    /* The last reference to a block is gone, on a thread that may be away. Clears the host's part and answers true, or keeps the block
      * until it can, and then calls tether__task_recycle. May be NULL. */
-    bool (*dispose)(tether_task_t *task);
+    bool (*dispose)(tether_thread_t *thread, tether_task_t *task);
 } tether_host_t;
 
 /* ---- the runtime -------------------------------------------------------------------------------------------------- */
@@ -221,6 +225,7 @@ typedef struct {
     _Atomic uint32_t idle;           /* of these, in the idle list */
     _Atomic uint32_t spinning;       /* of the idle ones, looking for work without sleeping */
     _Atomic uint32_t beginning;      /* woken or started for work, and not attached yet */
+    _Atomic uint32_t turning;        /* about to end a task, and not idle or at work again yet */
     _Atomic uint64_t start_cost;     /* CPU nanoseconds that threads used to come up */
 } tether_crew_t;
 

@@ -15,13 +15,18 @@ static const uint64_t SLICE = 50000000; /* 50 ms */
 void tether_wait_enter(tether_thread_t *thread)
 {
     tether_runtime_t *rt = load_relaxed(&thread->rt);
+    thread->away = true;
     atomic_fetch_add(&rt->waiters, 1);
     atomic_fetch_add_explicit(&rt->releases, 1, memory_order_release);
     if (tether_lane_queued(rt, false) != 0)
         tether_crew_nudge(rt);
 }
 
-void tether_wait_leave(tether_thread_t *thread) { sub_relaxed(&load_relaxed(&thread->rt)->waiters, 1); }
+void tether_wait_leave(tether_thread_t *thread)
+{
+    thread->away = false;
+    sub_relaxed(&load_relaxed(&thread->rt)->waiters, 1);
+}
 
 typedef struct {
     bool (*done)(void *what);
