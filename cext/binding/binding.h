@@ -18,8 +18,11 @@
 #define TETHER_BINDING_H
 
 #define PY_SSIZE_T_CLEAN
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wundef" /* a header of 3.15 tests a macro that gcc does not define */
 #include <Python.h>
 #include <structmember.h>
+#pragma GCC diagnostic pop
 
 #include "crew.h"
 #include "lane.h"

@@ -421,13 +421,18 @@ static void guard_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* The exit value waits in the task, which this guard owns, once the task has ended. Before that the runtime holds all. */
+/* Once the task has ended its exit value waits for this guard alone (a failed child's also for its scope). Before that the
+ * runtime holds everything. */
 static int guard_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    guard_t *g = (guard_t *)self;
+    job_t *job = ((guard_t *)self)->job;
     Py_VISIT(Py_TYPE(self));
-    if (g->job != NULL && guard_armed(g->job) && tether_task_ended(&g->job->task))
-        Py_VISIT(g->job->value);
+    if (job == NULL)
+        return 0;
+    uint32_t word = tether_task_word(&job->task);
+    if (tether_state(word) == TETHER_EXITED && !(word & TETHER_F_LOOSE) &&
+        (!(word & TETHER_F_SCOPED) || !(word & TETHER_F_FAILED)))
+        Py_VISIT(job->value);
     return 0;
 }
 

@@ -55,32 +55,7 @@ static void end(tether_thread_t *thread)
     PyThreadState_DeleteCurrent();
 }
 
-/* threading.settrace and setprofile are for threads that begin; a crew thread begins with every task. */
-static void set_hook(state_t *st, PyObject *name, const char *set_name)
-{
-    PyObject *hook = PyDict_GetItemWithError(st->threading, name);
-    if (hook == NULL || hook == Py_None)
-        return;
-    PyObject *set = PySys_GetObject(set_name);
-    PyObject *r = set ? PyObject_CallOneArg(set, hook) : NULL;
-    if (r == NULL)
-        PyErr_WriteUnraisable(hook);
-    Py_XDECREF(r);
-}
-
-static void run(tether_thread_t *thread, tether_task_t *task)
-{
-    state_t *st = thread_state(thread);
-    PyThreadState *ts = thread->host;
-    set_hook(st, st->name_trace, "settrace");
-    set_hook(st, st->name_profile, "setprofile");
-    job_run_here(st, thread, job_of(task));
-    if (ts->c_traceobj != NULL || ts->c_profileobj != NULL) {
-        tether_crew_attach(thread);
-        PyEval_SetTrace(NULL, NULL);
-        PyEval_SetProfile(NULL, NULL);
-    }
-}
+static void run(tether_thread_t *thread, tether_task_t *task) { job_run_here(thread_state(thread), thread, job_of(task)); }
 
 void host_fill(tether_host_t *host)
 {
@@ -180,9 +155,21 @@ static PyObject *drain(PyObject *module, PyObject *unused)
 
 static PyMethodDef drain_def = {"_drain", drain, METH_NOARGS, NULL};
 
+/* Has threading begun (or finished, and been cleared) to shut down? It takes no exit function then, so no task could be
+ * promised its end. */
+static bool going_down(state_t *st)
+{
+    PyObject *flag = PyDict_GetItemString(st->threading, "_SHUTTING_DOWN");
+    return flag != Py_False;
+}
+
 /* Before the first task: what costs time or memory only for those who spawn. */
 int host_prepare(state_t *st)
 {
+    if (going_down(st)) {
+        PyErr_SetString(st->ShutdownError, "tether spawns no tasks: the interpreter is shutting down");
+        return -1;
+    }
     PyObject *hooks = NULL, *callbacks = NULL, *gc = NULL, *pool = NULL, *crew = NULL, *r = NULL;
     int result = -1;
     /* threading's exit functions run last-in first-out. Executors' threads may be what tasks wait for, or the other way
@@ -208,13 +195,8 @@ int host_prepare(state_t *st)
         goto done;
     }
     r = PyObject_CallOneArg(reg, hooks);
-    if (r == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-            PyErr_Clear();
-            PyErr_SetString(st->ShutdownError, "tether spawns no tasks: the interpreter is shutting down");
-        }
+    if (r == NULL)
         goto done;
-    }
     gc = PyImport_ImportModule("gc");
     callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
     PyObject *event = callbacks ? PyCFunction_New(&gc_event_def, st->module) : NULL;

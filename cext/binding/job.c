@@ -208,6 +208,22 @@ bool may_run_here(state_t *st, tether_thread_t *thread)
     return none;
 }
 
+/* threading.settrace and setprofile are for threads that begin: every task is one, also in place. pystate_leave puts back
+ * what was there. */
+static void set_hook(state_t *st, PyObject *name, const char *set_name)
+{
+    PyObject *hook = PyDict_GetItemWithError(st->threading, name);
+    if (hook == NULL || hook == Py_None)
+        return;
+    PyObject *set = PySys_GetObject(set_name);
+    Py_INCREF(hook);
+    PyObject *r = set ? PyObject_CallOneArg(set, hook) : NULL;
+    if (r == NULL)
+        PyErr_WriteUnraisable(hook);
+    Py_XDECREF(r);
+    Py_DECREF(hook);
+}
+
 static PyObject *call(job_t *job)
 {
     return PyObject_Vectorcall(job->fn, job->args, job->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, job->kwnames);
@@ -259,6 +275,8 @@ void job_run_here(state_t *st, tether_thread_t *thread, job_t *job)
     bool enter_context = job->enter_context;
     tether_task_push(thread, &job->task);
     pystate_enter(&saved, ts, enter_context ? NULL : context, thread);
+    set_hook(st, st->name_trace, "settrace");
+    set_hook(st, st->name_profile, "setprofile");
     if (tether_task_cancelled(&job->task)) {
         job->outcome = OUTCOME_KILLED;
     } else if (!enter_context) {

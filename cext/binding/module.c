@@ -145,6 +145,19 @@ static PyObject *core_configure(PyObject *module, PyObject *args, PyObject *kwar
     Py_RETURN_NONE;
 }
 
+static PyObject *core_report_unraisable(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *exc, *where;
+    if (!PyArg_ParseTuple(args, "OU:_report_unraisable", &exc, &where))
+        return NULL;
+    if (!PyExceptionInstance_Check(exc))
+        return PyErr_Format(PyExc_TypeError, "not an exception");
+    give_exception(Py_NewRef(exc));
+    PyErr_WriteUnraisable(where);
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_fail_nth(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -208,6 +221,7 @@ static PyMethodDef methods[] = {
      "  max_threads: most native threads for tasks that are not dedicated; it bounds the progress guarantee (G8)."},
     {"_counters", core_counters, METH_NOARGS, "(live, queued, running, busy threads, guards, open scopes)"},
     {"_facts", core_facts, METH_NOARGS, "What this build and machine are, as a dict."},
+    {"_report_unraisable", core_report_unraisable, METH_VARARGS, "Hands an exception to sys.unraisablehook."},
     {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: lets the nth 'thread' start or 'alloc' of the runtime fail."},
     {0},
 };

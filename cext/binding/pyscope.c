@@ -118,9 +118,23 @@ static PyObject *living(scope_t *s)
     return list;
 }
 
+/* Of these tasks, those that were not ended by a cancellation. */
+static PyObject *unmoved(state_t *st, PyObject *refs)
+{
+    PyObject *list = PyList_New(0);
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(refs); i++) {
+        PyObject *ref = PyList_GET_ITEM(refs, i);
+        bool is_ref;
+        if (ref_job(st, ref, &is_ref)->outcome != OUTCOME_KILLED && PyList_Append(list, ref) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
 /* Runs and waits until no child is alive. Signals: the first cancels the children and is raised when all have ended; the
- * second stops the waiting. *stopped: it did. *cancelled: the caller was cancelled meanwhile. */
-static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stopped, bool *cancelled)
+ * second stops the waiting. *stopped: it did. *cancelled: the caller was cancelled meanwhile.
+ * *late: who was alive when the time was over, or NULL. */
+static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stopped, bool *cancelled, PyObject **late)
 {
     state_t *st = s->st;
     tether_scope_t *core = s->core;
@@ -143,6 +157,8 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
             PyErr_Clear();
             cancellable = false;
             *cancelled = true;
+            if ((load_relaxed(&core->flags) & TETHER_SCOPE_TIMED_OUT) && *late == NULL && (*late = living(s)) == NULL)
+                PyErr_Clear();
             tether_scope_cancel(core);
             continue;
         }
@@ -197,7 +213,8 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
         tether_scope_cancel(core);
     tether_scope_leave(core);
     bool stopped = false, cancelled = false;
-    PyObject *raised = join_children(s, thread, &stopped, &cancelled);
+    PyObject *late = NULL;
+    PyObject *raised = join_children(s, thread, &stopped, &cancelled, &late);
     PyObject *failures = collect_failures(s, thread);
     bool timed_out = (load_relaxed(&core->flags) & TETHER_SCOPE_TIMED_OUT) != 0;
     PyObject *abandoned = stopped ? living(s) : NULL;
@@ -205,15 +222,19 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
 
     if (body == NULL && raised == NULL && failures == NULL && !timed_out) {
         /* Leaving is a blocking call, too: a cancellation from further out that came meanwhile is raised here. */
+        Py_XDECREF(late);
         if (cancelled && checkpoint(st, thread) < 0)
             return NULL;
         Py_RETURN_FALSE;
     }
     /* Is the caller cancelled from further out? Then a Cancelled in the body is not this scope's to swallow. */
     PyObject *outer = tether_thread_cancelled(thread) ? Py_True : Py_False;
+    if (late != NULL)
+        Py_SETREF(late, unmoved(st, late));
     PyObject *r = PyObject_CallFunctionObjArgs(
         st->settle, self, body ? body : Py_None, failures ? failures : Py_None, raised ? raised : Py_None,
-        timed_out ? Py_True : Py_False, outer, abandoned ? abandoned : Py_None, NULL);
+        timed_out ? Py_True : Py_False, outer, abandoned ? abandoned : Py_None, late ? late : Py_None, NULL);
+    Py_XDECREF(late);
     Py_XDECREF(failures);
     Py_XDECREF(raised);
     Py_XDECREF(abandoned);

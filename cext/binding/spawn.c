@@ -161,12 +161,14 @@ PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kw
         return NULL;
     size_t stack_size = 0;
     if (stack != Py_None) {
-        stack_size = PyLong_AsSize_t(stack);
-        if (stack_size == (size_t)-1 && PyErr_Occurred())
-            return NULL;
-        if (stack_size < STACK_LEAST || stack_size > ((size_t)1 << 40))
-            return PyErr_Format(PyExc_ValueError, "stack_size must be from %d bytes (256 KiB) to 1 TiB, not %zu", STACK_LEAST,
-                                stack_size);
+        if (!PyLong_Check(stack))
+            return PyErr_Format(PyExc_TypeError, "stack_size must be an int or None, not %.100s", Py_TYPE(stack)->tp_name);
+        int overflow;
+        long long given = PyLong_AsLongLongAndOverflow(stack, &overflow);
+        if (overflow || given < STACK_LEAST || given > (1ll << 40))
+            return PyErr_Format(PyExc_ValueError, "stack_size must be from %d bytes (256 KiB) to 1 TiB, not %R", STACK_LEAST,
+                                stack);
+        stack_size = (size_t)given;
         stack_size = (stack_size + 65535) & ~(size_t)65535; /* whole pages, whatever their size */
     }
     options_t *o = PyObject_GC_New(options_t, st->options_type);

@@ -186,9 +186,11 @@ tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, 
     size_t found = 0;
     tether_lock(&rt->graph);
     thread->waits_for = NULL;
+    tether_node_t *at = node;
     /* The edges go from threads: whatever runs in place above a task is what that task waits for. A node that somebody
      * sleeps for is alive, because `waits_for` is cleared under this lock before the sleeper lets go of it. */
-    for (tether_node_t *at = node; at != NULL && found < room;) {
+    enum { STEPS = 1 << 20 }; /* more than there can be threads: a cycle without us, which its own members break, ends here */
+    for (int step = 0; at != NULL && step < STEPS; step++) {
         if (at->kind == TETHER_NODE_SCOPE) {
             if (at != node && waits_for_us(thread, (tether_scope_t *)at))
                 status = TETHER_DEADLOCK;
@@ -197,7 +199,8 @@ tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, 
         tether_thread_t *where = runs_on(at);
         if (where == NULL)
             break;
-        cycle[found++] = (tether_task_t *)at;
+        if (found < room)
+            cycle[found++] = (tether_task_t *)at;
         if (where == thread) {
             status = TETHER_DEADLOCK;
             break;

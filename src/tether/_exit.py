@@ -28,7 +28,19 @@ class KillReason(enum.Enum):
     EXCEPTION = "exception"
 
 
-class Completed(Generic[R_co]):
+class _Frozen:
+    """Values whose attributes are set once, by __init__. (dataclasses would cost more to import than all of tether.)"""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable")
+
+
+class Completed(_Frozen, Generic[R_co]):
     """The exit value of a task that returned.
 
     >>> import tether
@@ -44,7 +56,10 @@ class Completed(Generic[R_co]):
     value: R_co
 
     def __init__(self, value: R_co) -> None:
-        self.value = value
+        object.__setattr__(self, "value", value)
+
+    def __reduce__(self) -> tuple[type[Completed[R_co]], tuple[R_co]]:
+        return (Completed, (self.value,))
 
     def __repr__(self) -> str:
         return f"Completed(value={self.value!r})"
@@ -56,7 +71,7 @@ class Completed(Generic[R_co]):
         return hash((Completed, self.value))
 
 
-class Killed:
+class Killed(_Frozen):
     """The exit value of a task that did not return: ``reason``, and the ``exception`` that ended it (None: never started)."""
 
     __match_args__ = ("reason", "exception")
@@ -66,8 +81,11 @@ class Killed:
     exception: BaseException | None
 
     def __init__(self, reason: KillReason, exception: BaseException | None = None) -> None:
-        self.reason = reason
-        self.exception = exception
+        object.__setattr__(self, "reason", reason)
+        object.__setattr__(self, "exception", exception)
+
+    def __reduce__(self) -> tuple[type[Killed], tuple[KillReason, BaseException | None]]:
+        return (Killed, (self.reason, self.exception))
 
     def __repr__(self) -> str:
         return f"Killed(reason={self.reason!r}, exception={self.exception!r})"

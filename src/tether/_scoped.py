@@ -23,6 +23,8 @@ def scoped(fn: Callable[[Scope], R], /) -> R | None:
     >>> tether.scoped(lambda s: s.spawn(pow, 2, 5).join())
     32
     """
+    if not callable(fn):
+        raise TypeError(f"scoped() needs a callable, not {type(fn).__name__}")
     with scope() as s:
         return fn(s)
     return None

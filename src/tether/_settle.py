@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from ._errors import Cancelled, KilledTask
@@ -21,17 +20,17 @@ def settle(
     timed_out: bool,
     cancelled_outside: bool,
     abandoned: list[TaskRef] | None,
+    late: list[TaskRef] | None,
 ) -> bool:
     """Raises what leaving ``scope`` raises, or answers whether ``__exit__`` swallows the body's exception (G2).
 
     ``raised`` came out of a signal handler while the tasks were joined; ``abandoned`` are the tasks that a second one left
-    running. ``cancelled_outside``: the caller is cancelled by more than this scope.
+    running; ``late`` those that ended after the timeout without having noticed it. ``cancelled_outside``: the caller is cancelled by more than this scope.
     """
     failed = list(failures or ())
     if raised is not None:
         if abandoned:
-            names = ", ".join(f"'{task.name}' (spawned at {task.spawned_at})" for task in abandoned)
-            raised.add_note(f"interrupted twice: scope {scope.name!r} stopped waiting for {names}")
+            raised.add_note(f"interrupted twice: scope {scope.name!r} stopped waiting for {_names(abandoned)}")
         _report(failed)
         raise raised
     for failure in failed:
@@ -50,6 +49,8 @@ def settle(
             return False
     if timed_out:
         text = f"the scope took longer than {scope.timeout} s; its tasks were cancelled and have ended"
+        if late:
+            text += f". It had to wait for {_names(late)}: long code needs a tether.checkpoint() now and then"
         if not failed:
             raise TimeoutError(text) from None
         failed.append(TimeoutError(text))
@@ -59,9 +60,11 @@ def settle(
 
 def _report(failures: list[BaseException]) -> None:
     """An exception that must go on bare leaves no room for these; they are not lost, either (G6)."""
+    from ._core import _report_unraisable  # not at the top: _core imports this module
+
     for failure in failures:
-        sys.unraisablehook(
-            sys.UnraisableHookArgs(
-                (type(failure), failure, failure.__traceback__, "failure in a scope that was left by another exception", None)
-            )
-        )
+        _report_unraisable(failure, "<failure in a scope that was left by another exception>")
+
+
+def _names(tasks: list[TaskRef]) -> str:
+    return ", ".join(f"'{task.name}' (spawned at {task.spawned_at})" for task in tasks)
