@@ -81,6 +81,8 @@ void tether_crew_detach(tether_thread_t *me)
 
 void tether_crew_turning(tether_thread_t *me)
 {
+    if (me->turning)
+        return;
     me->turning = true;
     add_relaxed(&load_relaxed(&me->rt)->crew.turning, 1);
 }
@@ -198,6 +200,7 @@ static void *thread_main(void *arg)
     do
         work(rt, me, assigned);
     while (me->asked_stack == 0 && idle(rt, me, &assigned)); /* a thread with a stack of its own serves one task */
+    turned(me); /* a thread with a stack of its own never came to the idle list */
     if (me->asked_stack == 0)
         add_relaxed(&rt->crew.idle, 1); /* still not busy */
     rt->host.end(me);

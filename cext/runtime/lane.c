@@ -24,11 +24,28 @@ static void note_oldest(tether_lane_t *lane)
     store_relaxed(&lane->oldest, lane->queue.head ? lane->queue.head->id : 0);
 }
 
+/* NEW -> QUEUED, in the same section as the list: whoever claims it finds it there. A scope's child is known to others
+ * already, who may set flags. */
+static void publish(tether_task_t *task, uint32_t bits)
+{
+    uint32_t word = load_relaxed(&task->word);
+    if (word & TETHER_F_SCOPED)
+        or_acq_rel(&task->word, bits);
+    else
+        store_release(&task->word, word | bits);
+}
+
 uint32_t tether_lane_put(tether_task_t *task)
 {
     tether_lane_t *lane = task->lane;
     tether_lock(&lane->lock);
+    if (load_relaxed(&task->node.rt->closing)) {
+        tether_unlock(&lane->lock);
+        return 0;
+    }
     list_append(&lane->queue, task);
+    /* Under the lock: a scope's leaver finds the task in the scope's list, and its claim must find it in our queue. */
+    publish(task, TETHER_QUEUED);
     if (lane->queue.head == task)
         note_oldest(lane);
     uint32_t queued = load_relaxed(&lane->queued) + 1;
@@ -37,12 +54,18 @@ uint32_t tether_lane_put(tether_task_t *task)
     return queued;
 }
 
-void tether_lane_add_dedicated(tether_task_t *task)
+bool tether_lane_add_dedicated(tether_task_t *task)
 {
     tether_lock(&task->lane->lock);
+    if (load_relaxed(&task->node.rt->closing)) {
+        tether_unlock(&task->lane->lock);
+        return false;
+    }
     list_append(&task->lane->active, task);
+    publish(task, TETHER_QUEUED | TETHER_F_DEDICATED);
     bump(task->lane->waiting, 1);
     tether_unlock(&task->lane->lock);
+    return true;
 }
 
 void tether_lane_drop_dedicated(tether_task_t *task)

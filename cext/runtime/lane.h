@@ -9,11 +9,12 @@
 
 #include "types.h"
 
-/* Appends a QUEUED task; returns how many are queued in its lane. */
+/* Makes a NEW task QUEUED and appends it; returns how many are queued in its lane. 0: refused, the runtime is closing. */
 uint32_t tether_lane_put(tether_task_t *task);
 
-/* Keeps account of a dedicated task, which is never in the queue; undoes it. */
-void tether_lane_add_dedicated(tether_task_t *task);
+/* Makes a NEW task QUEUED and keeps account of it as a dedicated one, which is never in the queue (false: the runtime is
+ * closing); undoes it. */
+bool tether_lane_add_dedicated(tether_task_t *task);
 void tether_lane_drop_dedicated(tether_task_t *task);
 
 /* Follow-ups of a claim and of an end. */

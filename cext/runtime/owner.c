@@ -15,6 +15,13 @@ static tether_node_t *effective(tether_node_t *node)
     return node;
 }
 
+/* May `from` dispose of the guard? Not of a scope's child: it stays one to its end. Caller holds rt->graph. */
+static bool is_free(const tether_task_t *task, const tether_node_t *from)
+{
+    tether_node_t *owner = load_relaxed(&task->node.owner);
+    return !(owner != NULL && owner->kind == TETHER_NODE_SCOPE) && effective(owner) == from;
+}
+
 bool tether_owner_is(tether_task_t *task, const tether_node_t *node)
 {
     if (load_relaxed(&task->node.owner) == node)
@@ -60,7 +67,7 @@ tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks
     tether_node_t *from = tether_owner_current(thread);
     tether_lock(&rt->graph);
     for (size_t i = 0; i < n; i++) {
-        bool ours = effective(load_relaxed(&tasks[i]->node.owner)) == from;
+        bool ours = is_free(tasks[i], from);
         if (!ours || above(tasks[i], to)) {
             tether_unlock(&rt->graph);
             *culprit = i;
@@ -94,7 +101,7 @@ tether_status_t tether_owner_send(tether_thread_t *thread, tether_task_t *task, 
 {
     tether_runtime_t *rt = task->node.rt;
     tether_lock(&rt->graph);
-    bool ours = effective(load_relaxed(&task->node.owner)) == tether_owner_current(thread);
+    bool ours = is_free(task, tether_owner_current(thread));
     if (!ours || above(task, &scope->node)) {
         tether_unlock(&rt->graph);
         return ours ? TETHER_CYCLE : TETHER_NOT_OWNER;
@@ -126,11 +133,13 @@ tether_task_t *tether_owner_parent(tether_task_t *task)
 void tether_owner_settle(tether_thread_t *thread, tether_task_t *task)
 {
     tether_node_t *before = load_relaxed(&task->node.owner);
-    if (before == NULL || before->kind != TETHER_NODE_TASK || !tether_task_ended((tether_task_t *)before))
+    /* The owner may move the guard at this moment, end and be freed, so outside the lock `before` is only compared. The
+     * frequent cases need no lock: the root's, a scope's (which stay), and a task that ran in place above its owner. */
+    if (before == NULL || (load_relaxed(&task->word) & TETHER_F_SCOPED) || (task->below && before == &task->below->node))
         return;
     tether_lock(&task->node.rt->graph);
     before = load_relaxed(&task->node.owner);
-    tether_node_t *now = effective(before);
+    tether_node_t *now = before && before->kind == TETHER_NODE_TASK ? effective(before) : before;
     if (now != before) {
         if (now != NULL)
             add_relaxed(&now->refs, 1);
@@ -161,14 +170,17 @@ static tether_thread_t *runs_on(const tether_node_t *node)
     return tether_state(tether_task_word(task)) == TETHER_RUNNING ? load_acquire(&task->thread) : NULL;
 }
 
+enum { LOOK_MOST = 1024 }; /* links that a walk follows */
+
 /* Leaving a scope waits for all its children, so a cycle may be closed by the leaver; but it is the child's join that must
- * fail. So whoever waits, directly or not, for us looks again. */
+ * fail; and a wait may close one through a scope that somebody else leaves, which the walk does not enter. So whoever
+ * waits, directly or not, for us looks again. */
 static void rouse_waiters(tether_runtime_t *rt, const tether_thread_t *us)
 {
     tether_lock(&rt->threads_lock);
     for (tether_thread_t *t = rt->threads; t; t = t->next) {
         const tether_node_t *at = t->waits_for;
-        for (int steps = 0; t != us && at != NULL && steps < 64; steps++) {
+        for (int steps = 0; t != us && at != NULL && steps < LOOK_MOST; steps++) {
             const tether_thread_t *where = runs_on(at);
             if (where == us)
                 tether_unpark(&t->parker);
@@ -184,7 +196,9 @@ tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, 
     tether_runtime_t *rt = load_relaxed(&thread->rt);
     tether_status_t status = TETHER_OK;
     size_t found = 0;
+    bool scope_ahead = false;
     tether_lock(&rt->graph);
+    bool again = thread->waits_for == node;
     thread->waits_for = NULL;
     tether_node_t *at = node;
     /* The edges go from threads: whatever runs in place above a task is what that task waits for. A node that somebody
@@ -194,6 +208,7 @@ tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, 
         if (at->kind == TETHER_NODE_SCOPE) {
             if (at != node && waits_for_us(thread, (tether_scope_t *)at))
                 status = TETHER_DEADLOCK;
+            scope_ahead = true;
             break;
         }
         tether_thread_t *where = runs_on(at);
@@ -213,7 +228,7 @@ tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, 
         *n = found;
     } else {
         thread->waits_for = node;
-        if (node != NULL && node->kind == TETHER_NODE_SCOPE)
+        if (scope_ahead && !again)
             rouse_waiters(rt, thread);
     }
     tether_unlock(&rt->graph);

@@ -30,9 +30,14 @@ static bool live_still(void *arg)
 {
     tether_runtime_t *rt = arg;
     atomic_store(&rt->drain_waited, 1);
-    /* Through the locks: a task moves from one counter to another under them. */
-    tether_lane_queued(rt, true);
-    return tether_runtime_live(rt) != 0;
+    /* All the locks at once: a task moves from one counter to another under its lane's, and one that ends may have
+     * spawned another in a lane that a sum lane by lane has passed. */
+    for (unsigned i = 0; i < rt->lanes_used; i++)
+        tether_lock(&rt->lanes[i].lock);
+    bool live = tether_runtime_live(rt) != 0;
+    for (unsigned i = 0; i < rt->lanes_used; i++)
+        tether_unlock(&rt->lanes[i].lock);
+    return live;
 }
 
 tether_status_t tether_runtime_drain(tether_thread_t *thread)

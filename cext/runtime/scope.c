@@ -85,6 +85,15 @@ void tether_scope_dismiss(tether_scope_t *scope, tether_task_t *task)
         tether_lot_wake_all(scope);
 }
 
+/* Wakes a child that sleeps. Its thread record outlives it, so a late wake is only spurious. */
+static void wake_child(tether_task_t *task, void *unused)
+{
+    (void)unused;
+    tether_thread_t *thread = load_acquire(&task->thread);
+    if (thread != NULL && tether_state(tether_task_word(task)) == TETHER_RUNNING)
+        tether_unpark(&thread->parker);
+}
+
 tether_status_t tether_scope_adopt(tether_scope_t *scope, tether_task_t *task)
 {
     tether_lock(&scope->lock);
@@ -105,9 +114,10 @@ tether_status_t tether_scope_adopt(tether_scope_t *scope, tether_task_t *task)
     else if (word & TETHER_F_FAILED)
         tether_task_ref(task); /* its own was dropped at its end */
     tether_unlock(&scope->lock);
-    if (flags & TETHER_SCOPE_CANCELLED)
+    if (flags & TETHER_SCOPE_CANCELLED) {
         atomic_fetch_add_explicit(&scope->node.rt->cancels, 1, memory_order_release);
-    else if (!alive && (word & TETHER_F_FAILED) && !(flags & TETHER_SCOPE_WAIT_ALL))
+        wake_child(task, NULL); /* the canceller has passed; the caller's reference keeps the task */
+    } else if (!alive && (word & TETHER_F_FAILED) && !(flags & TETHER_SCOPE_WAIT_ALL))
         tether_scope_cancel(scope);
     return TETHER_OK;
 }
@@ -143,15 +153,6 @@ bool tether_scope_forget(tether_scope_t *scope, tether_task_t *task)
     }
     tether_unlock(&scope->lock);
     return kept;
-}
-
-/* Wakes a child that sleeps. Its thread record outlives it, so a late wake is only spurious. */
-static void wake_child(tether_task_t *task, void *unused)
-{
-    (void)unused;
-    tether_thread_t *thread = load_acquire(&task->thread);
-    if (thread != NULL && tether_state(tether_task_word(task)) == TETHER_RUNNING)
-        tether_unpark(&thread->parker);
 }
 
 void tether_scope_cancel(tether_scope_t *scope)
@@ -192,11 +193,15 @@ tether_task_t *tether_scope_claim(tether_thread_t *thread, tether_scope_t *scope
 {
     for (;;) {
         tether_lock(&scope->lock);
-        tether_task_t *task = scope->cursor;
-        while (task != NULL &&
-               (load_relaxed(&task->word) & (TETHER_STATE | TETHER_F_DEDICATED)) != TETHER_QUEUED)
-            task = task->scope_next;
-        scope->cursor = task; /* states only move on, so nothing behind us becomes queued again */
+        tether_task_t *task = scope->cursor, *fresh = NULL;
+        for (; task != NULL; task = task->scope_next) {
+            uint32_t word = load_relaxed(&task->word) & (TETHER_STATE | TETHER_F_DEDICATED);
+            if (word == TETHER_QUEUED)
+                break;
+            if (fresh == NULL && tether_state(word) == TETHER_NEW)
+                fresh = task; /* admitted, about to be queued: the cursor stays there */
+        }
+        scope->cursor = fresh ? fresh : task; /* states only move on, so nothing before it becomes queued again */
         if (task != NULL)
             tether_task_ref(task);
         tether_unlock(&scope->lock);

@@ -79,8 +79,9 @@ tether_status_t tether_task_queue(tether_task_t *task)
     tether_status_t status = tether_ticker_ensure(rt);
     if (status != TETHER_OK)
         return status;
-    store_relaxed(&task->word, load_relaxed(&task->word) | TETHER_QUEUED);
     uint32_t queued = tether_lane_put(task);
+    if (queued == 0)
+        return TETHER_SHUTDOWN;
     tether_ticker_poke(rt);
     /* One task is likely to be joined in place; a second one is worth a thread, if two can run at the same time. */
     if (queued > 1 && !rt->host.serial)
@@ -91,10 +92,8 @@ tether_status_t tether_task_queue(tether_task_t *task)
 tether_status_t tether_task_dedicate(tether_task_t *task, size_t stack_size)
 {
     tether_runtime_t *rt = task->node.rt;
-    if (load_relaxed(&rt->closing))
+    if (!tether_lane_add_dedicated(task))
         return TETHER_SHUTDOWN;
-    store_relaxed(&task->word, load_relaxed(&task->word) | TETHER_QUEUED | TETHER_F_DEDICATED);
-    tether_lane_add_dedicated(task);
     tether_status_t status = tether_crew_give(rt, task, stack_size);
     if (status != TETHER_OK) {
         tether_lane_drop_dedicated(task);
@@ -182,7 +181,7 @@ bool tether_task_cancel(tether_task_t *task, uint32_t also)
 
 bool tether_task_cancelled(const tether_task_t *task)
 {
-    uint32_t word = load_relaxed(&task->word);
+    uint32_t word = load_acquire(&task->word); /* SCOPED: the owner is a scope from then on */
     if (word & TETHER_F_CANCEL)
         return true;
     return (word & TETHER_F_SCOPED) &&

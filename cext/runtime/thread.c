@@ -51,6 +51,7 @@ static void start_afresh(tether_thread_t *t, tether_runtime_t *rt)
 tether_thread_t *tether_thread_new(tether_runtime_t *rt)
 {
     tether_thread_t *t;
+    tether_lock(&rt->graph); /* who looks for deadlocks may have met the record of a thread that has just ended */
     tether_lock(&rt->threads_lock);
     for (t = rt->threads; t; t = t->next)
         if (atomic_load_explicit(&t->exited, memory_order_acquire))
@@ -63,6 +64,7 @@ tether_thread_t *tether_thread_new(tether_runtime_t *rt)
         rt->threads = t;
     }
     tether_unlock(&rt->threads_lock);
+    tether_unlock(&rt->graph);
     return t;
 }
 

@@ -207,7 +207,9 @@ typedef struct {
     /* attach may block (for the GIL). Between the two, host code may run. */
     void (*attach)(tether_thread_t *thread);
     void (*detach)(tether_thread_t *thread);
-    /* Runs a claimed task on a crew thread, attached, and ends in tether_task_end. May return detached, after
+    /* Runs a claimed task on a crew thread, attached, and ends in tether_task_end. Like whoever claims a task, it first
+     * looks at tether_task_cancelled and ends without running what was cancelled: a thread that has found its stack not
+     * cancelled looks again only when somebody cancels (tether_thread_cancelled). May return detached, after
      * tether_crew_detach: whoever waits for the task then finds the host free. */
     void (*run)(tether_thread_t *thread, tether_task_t *task);
     /* The last reference to a block is gone, on a thread that may be away. Clears the host's part and answers true, or keeps the block

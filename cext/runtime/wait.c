@@ -84,9 +84,12 @@ static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tet
     tether_status_t status;
     blocked(thread, true);
     for (;;) {
-        status = tether_owner_wait(thread, goal->node, how->cycle, TETHER_CYCLE_MAX, &how->cycle_len);
-        if (status != TETHER_OK)
-            break;
+        /* A wait with a deadline ends by itself: no edge of a deadlock. */
+        if (how->deadline == TETHER_FOREVER) {
+            status = tether_owner_wait(thread, goal->node, how->cycle, TETHER_CYCLE_MAX, &how->cycle_len);
+            if (status != TETHER_OK)
+                break;
+        }
         /* Cancellation is looked at after the last thing that could take our wake-up token, and whoever cancels sets the
          * flag before it wakes: so it is either seen here or its wake-up keeps us from sleeping. */
         if (how->cancellable && tether_thread_cancelled(thread)) {
@@ -106,9 +109,13 @@ static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tet
         }
         if (status != TETHER_OK)
             break;
-        if (how->help && (how->helped = tether_lane_take_below(thread, goal->node)) != NULL) {
-            status = TETHER_HELP;
-            break;
+        if (how->help) {
+            /* First: with the edge still noted, what we claim would seem to be waited for by itself. */
+            tether_owner_wait(thread, NULL, NULL, 0, NULL);
+            if ((how->helped = tether_lane_take_below(thread, goal->node)) != NULL) {
+                status = TETHER_HELP;
+                break;
+            }
         }
     }
     tether_owner_wait(thread, NULL, NULL, 0, NULL);
