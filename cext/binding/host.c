@@ -113,6 +113,30 @@ static void write_abandoned(state_t *st)
     Py_XDECREF(r);
 }
 
+/* A sub-interpreter's first thread state is a part of the interpreter, and CPython 3.12 and 3.13 hand it out again when no
+ * other exists, before it has been cleaned ("thread state already initialized"). Crew threads come and go while nobody else
+ * is inside; so one state that nobody uses stays as long as they may, and that moment never comes. */
+static int drop_anchor(state_t *st)
+{
+    if (st->anchor != NULL || st->interp == PyInterpreterState_Main())
+        return 0;
+    st->anchor = PyThreadState_New(st->interp);
+    if (st->anchor == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+static void weigh_anchor(state_t *st)
+{
+    if (st->anchor == NULL)
+        return;
+    PyThreadState_Clear(st->anchor);
+    PyThreadState_Delete(st->anchor);
+    st->anchor = NULL;
+}
+
 /* Registered with threading: every task has ended, and every thread of ours is gone, before the interpreter takes itself
  * apart. Never raises. */
 static PyObject *drain(PyObject *module, PyObject *unused)
@@ -149,6 +173,7 @@ static PyObject *drain(PyObject *module, PyObject *unused)
     tether_runtime_stop(rt);
     PyEval_RestoreThread(ts);
     job_clear_graves(st);
+    weigh_anchor(st);
     st->stopped = true;
     Py_RETURN_NONE;
 }
@@ -205,6 +230,8 @@ int host_prepare(state_t *st)
         goto done;
     }
     Py_DECREF(event);
+    if (drop_anchor(st) < 0)
+        goto done;
     st->started = true;
     result = 0;
 done:

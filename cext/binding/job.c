@@ -1,6 +1,7 @@
 /* A task's Python part, and running it. */
 #include "binding.h"
 
+#include <frameobject.h>
 #include <string.h>
 
 job_t *job_new(state_t *st, tether_thread_t *thread, tether_node_t *owner)
@@ -229,6 +230,20 @@ static PyObject *call(job_t *job)
     return PyObject_Vectorcall(job->fn, job->args, job->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, job->kwnames);
 }
 
+/* A kept traceback keeps frames, and frames keep guards. A task's own frames are over: what they own is let go now, while
+ * the task can still wait for it, not whenever somebody forgets the exception (G1). */
+static void clear_frames(PyObject *exc)
+{
+    PyObject *tb = PyException_GetTraceback(exc);
+    for (PyTracebackObject *at = (PyTracebackObject *)tb; at != NULL; at = at->tb_next) {
+        PyObject *r = PyObject_CallMethod((PyObject *)at->tb_frame, "clear", NULL);
+        if (r == NULL)
+            PyErr_Clear(); /* still running: a generator that somebody else drives */
+        Py_XDECREF(r);
+    }
+    Py_XDECREF(tb);
+}
+
 static void note_outcome(state_t *st, job_t *job, PyObject *value)
 {
     if (value != NULL) {
@@ -239,11 +254,15 @@ static void note_outcome(state_t *st, job_t *job, PyObject *value)
     PyObject *exc = take_exception();
     if (PyErr_GivenExceptionMatches(exc, st->Cancelled) || PyErr_GivenExceptionMatches(exc, st->KilledTask)) {
         job->outcome = OUTCOME_KILLED;
-        job->value = exc;
-        return;
+        clear_frames(exc);
+    } else {
+        job->outcome = OUTCOME_FAILED;
+        add_site_note(st, job, exc);
+        /* Locals help in a post-mortem: they go only if there may be a guard among them. Each guard that the task owns
+         * refers to it, beside its own guard and its being alive. */
+        if (load_relaxed(&job->task.node.refs) > 2)
+            clear_frames(exc);
     }
-    add_site_note(st, job, exc);
-    job->outcome = OUTCOME_FAILED;
     job->value = exc;
 }
 

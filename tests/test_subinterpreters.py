@@ -1,0 +1,177 @@
+"""G20: the same library in interpreters that have a GIL of their own."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="CPython 3.11 has no interpreters with a GIL of their own (PEP 684 is 3.12)"
+)
+
+DRIVER = '''
+import os, sys, textwrap, threading
+
+try:
+    import _interpreters as interpreters        # 3.13 and later
+    create = lambda: interpreters.create("isolated")
+except ImportError:
+    import _xxsubinterpreters as interpreters   # 3.12
+    create = lambda: interpreters.create(isolated=True)
+
+
+def execute(script):
+    """Run a script in a new interpreter with a GIL of its own, and end the interpreter."""
+    ident = create()
+    try:
+        failure = interpreters.run_string(ident, f"import sys; sys.path[:] = {sys.path!r}\\n" + textwrap.dedent(script))
+        if failure is not None:
+            raise AssertionError(getattr(failure, "errdisplay", None) or getattr(failure, "formatted", failure))
+    finally:
+        interpreters.destroy(ident)
+
+
+def at_once(scripts):
+    failures = []
+
+    def run(script):
+        try:
+            execute(script)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(script,)) for script in scripts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+WORK = """
+    import contextvars, threading
+    import tether
+    from support import await_event, dedicated, poll
+
+    assert tether.current().id == 0
+    for n in range(500):
+        assert tether.spawn(int, n).join() == n
+    for n in range(20):
+        assert dedicated(int, n).join() == n
+        assert tether.spawn(int, n).join(timeout=60) == n
+
+    def fib(n):
+        if n < 2:
+            return n
+        with tether.scope() as s:
+            left = s.spawn(fib, n - 1)
+            right = fib(n - 2)
+        return left.join() + right
+
+    assert fib(10) == 55
+
+    def fail():
+        raise ValueError("inside")
+
+    try:
+        with tether.scope() as s:
+            s.spawn(fail)
+    except* ValueError:
+        pass
+    else:
+        raise AssertionError("the failure was lost")
+
+    events = [threading.Event() for _ in range(20)]
+
+    def chain(n):
+        if n + 1 < len(events):
+            await_event(events[n + 1])
+        events[n].set()
+
+    guards = [tether.spawn(chain, n) for n in range(20)]
+    for guard in guards:
+        guard.join()
+    assert tether.spawn(int, guards[0].done()).join() == 1
+    stats = tether.statistics()
+    assert stats.tasks_live == stats.guards == stats.scopes == 0, stats
+"""
+'''
+
+
+def test_six_interpreters_in_turn_import_spawn_and_join(run_python):
+    code = DRIVER + "\nfor _ in range(6):\n    execute(WORK)\n"
+    run_python(code, check=True)
+
+
+def test_six_interpreters_three_at_once_import_spawn_and_join(run_python):
+    code = DRIVER + "\nfor _ in range(2):\n    at_once([WORK] * 3)\n"
+    run_python(code, check=True)
+
+
+def test_main_interpreter_works_before_beside_and_after(run_python):
+    code = (
+        DRIVER
+        + """
+import tether
+from support import dedicated
+
+release = threading.Event()
+guard = dedicated(release.wait, 60)
+others = threading.Thread(target=at_once, args=([WORK] * 3,))
+others.start()
+while others.is_alive():
+    assert tether.spawn(int, 7).join() == 7
+    assert tether.statistics().tasks_live == 1      # the others count their own
+others.join()
+release.set()
+assert guard.join() is True
+execute(WORK)
+"""
+    )
+    run_python(code, check=True)
+
+
+def test_interpreter_that_ends_joins_its_tasks(run_python):
+    # G1, G20: unjoined guards, queued and running, in globals and in a cycle
+    code = (
+        DRIVER
+        + '''
+reading, writing = os.pipe()
+for _ in range(6):
+    execute(f"""
+        import os
+        import tether
+        from support import dedicated
+
+        def write():
+            tether.sleep(0.05)
+            os.write({writing}, b"x")
+
+        guards = [dedicated(write), tether.spawn(write)]
+        cycle = [dedicated(write)]
+        cycle.append(cycle)
+        del cycle
+    """)
+assert os.read(reading, 100) == b"x" * 18
+'''
+    )
+    run_python(code, check=True)
+
+
+def test_threads_of_an_ended_interpreter_are_gone(run_python):
+    code = (
+        DRIVER
+        + """
+from support import os_threads, poll
+
+execute(WORK)
+poll(lambda: os_threads() <= 3, "the threads of the interpreter to end")
+before = os_threads()
+for _ in range(6):
+    execute(WORK)
+poll(lambda: os_threads() <= before, "the threads of the interpreters to end")
+"""
+    )
+    run_python(code, check=True)
