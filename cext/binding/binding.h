@@ -81,17 +81,18 @@ tether_thread_t *need_thread(state_t *st);
 
 typedef enum { OUTCOME_NONE, OUTCOME_VALUE, OUTCOME_FAILED, OUTCOME_KILLED } outcome_t;
 
-enum { JOB_INLINE_ARGS = 3 };
+enum { JOB_INLINE_ARGS = 2 };
 
 /* A task block: the runtime's part, then Python's. Owned by the task: everything but `value` and what names it is let go
  * at exit, by the thread that ran it; `value` when it is reaped; the name and the site with the block. */
 typedef struct {
     tether_task_t task;
     PyObject *fn;
-    PyObject **args;       /* args[-1] is spare, for PY_VECTORCALL_ARGUMENTS_OFFSET */
     PyObject *kwnames;     /* or NULL */
-    PyObject *context;     /* to run in, or NULL: an empty one */
-    PyObject *value;       /* the exit value: result, or exception */
+    union {
+        PyObject *context; /* until it starts: to run in, or NULL: an empty one */
+        PyObject *value;   /* from its end on: the exit value, result or exception */
+    };
     PyObject *label;       /* the name, or (not named) the function's name; NULL while it can be had from fn */
     PyObject *code;        /* of the spawn site, or NULL */
     PyObject *detail;      /* text given to cancel, or NULL */
@@ -99,8 +100,12 @@ typedef struct {
     uint32_t nargs;        /* positional */
     uint32_t nvalues;      /* positional and keyword */
     uint8_t outcome;
-    bool named, enter_context, must_join, cancel_at_exit;
-    PyObject *inline_args[JOB_INLINE_ARGS + 1];
+    bool named : 1, enter_context : 1, must_join : 1, cancel_at_exit : 1;
+    /* One place before the arguments is spare, for PY_VECTORCALL_ARGUMENTS_OFFSET. */
+    union {
+        PyObject *inline_args[JOB_INLINE_ARGS + 1];
+        PyObject **args;   /* more than JOB_INLINE_ARGS: a block, its first place spare */
+    };
 } job_t;
 
 static inline job_t *job_of(tether_task_t *task) { return (job_t *)task; }

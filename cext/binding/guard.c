@@ -102,7 +102,7 @@ static int reap(state_t *st, tether_thread_t *thread, job_t *job)
         if ((word & TETHER_F_FAILED) && tether_scope_forget(tether_task_scope(&job->task), &job->task))
             job_unref(job);
     } else {
-        tether_lane_arm(job->task.lane, -1);
+        tether_lane_arm(tether_task_lane(&job->task), -1);
     }
     return 0;
 }
@@ -202,7 +202,7 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
     if (is_scope) {
         switch (tether_owner_send(thread, &job->task, scope)) {
         case TETHER_OK:
-            tether_lane_arm(job->task.lane, -1);
+            tether_lane_arm(tether_task_lane(&job->task), -1);
             Py_RETURN_NONE;
         case TETHER_NOT_OWNER:
             return raise_not_owner(st, job, "send");
@@ -248,7 +248,7 @@ static PyObject *guard_detach(PyObject *self, PyObject *unused)
     PyObject *ref = ref_new(st, job);
     if (ref == NULL)
         return NULL;
-    tether_lane_arm(job->task.lane, -1);
+    tether_lane_arm(tether_task_lane(&job->task), -1);
     if (tether_task_loosen(&job->task, TETHER_F_LOOSE | TETHER_F_DETACHED))
         job_release(job);
     return ref;
@@ -347,7 +347,7 @@ static void warn(job_t *job, const char *what)
 /* Lets the runtime have the task: nothing waits. */
 static void adopt(job_t *job)
 {
-    tether_lane_arm(job->task.lane, -1);
+    tether_lane_arm(tether_task_lane(&job->task), -1);
     if (tether_task_loosen(&job->task, TETHER_F_LOOSE | TETHER_F_ADOPTED))
         job_release(job);
 }
@@ -379,17 +379,18 @@ static void let_go(job_t *job, bool by_collector)
         give_exception(pending);
         return;
     }
-    bool lazy = !(word & TETHER_F_DEDICATED) && tether_thread_room(thread) >= thread->stack_size / 4;
-    if (lazy && st->place != PLACE_THREAD && tether_task_claim(thread, &job->task)) {
-        if (!job->must_join)
-            warn(job, "was neither started nor joined when its guard was dropped: it runs here and now, so nothing ran in "
-                      "parallel. Keep the guard and join it, or spawn it in a scope");
+    bool unstarted = (word & (TETHER_STATE | TETHER_F_DEDICATED)) == TETHER_QUEUED;
+    if (unstarted && !job->must_join)
+        warn(job, "was neither started nor joined when its guard was dropped: it runs now, while the drop waits, so nothing "
+                  "runs in parallel. Keep the guard and join it, or spawn it in a scope");
+    /* Not through may_run_here: a destructor runs it here even where a join would not (a running event loop). */
+    bool here = unstarted && st->place != PLACE_THREAD && tether_thread_room(thread) >= thread->stack_size / 4;
+    if (here && tether_task_claim(thread, &job->task))
         job_run_here(st, thread, job);
-    } else {
+    else
         wait_job_quietly(st, thread, job);
-    }
     if (tether_task_ended(&job->task) && tether_task_reap(&job->task)) {
-        tether_lane_arm(job->task.lane, -1);
+        tether_lane_arm(tether_task_lane(&job->task), -1);
         if (job->outcome == OUTCOME_FAILED)
             job_report(job);
         Py_CLEAR(job->value);

@@ -42,16 +42,15 @@ bool job_set_call(job_t *job, PyObject *fn, PyObject *const *args, size_t nargs,
     size_t nvalues = nargs + (kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0);
     PyObject **values = job->inline_args + 1;
     if (nvalues > JOB_INLINE_ARGS) {
-        PyObject **block = PyMem_Malloc((nvalues + 1) * sizeof(PyObject *));
-        if (block == NULL) {
+        job->args = PyMem_Malloc((nvalues + 1) * sizeof(PyObject *));
+        if (job->args == NULL) {
             PyErr_NoMemory();
             return false;
         }
-        values = block + 1;
+        values = job->args + 1;
     }
     for (size_t i = 0; i < nvalues; i++)
         values[i] = Py_NewRef(args[i]);
-    job->args = values;
     job->nargs = (uint32_t)nargs;
     job->nvalues = (uint32_t)nvalues;
     job->fn = Py_NewRef(fn);
@@ -64,22 +63,21 @@ bool job_set_call(job_t *job, PyObject *fn, PyObject *const *args, size_t nargs,
     return true;
 }
 
+static PyObject **job_args(job_t *job) { return (job->nvalues > JOB_INLINE_ARGS ? job->args : job->inline_args) + 1; }
+
 /* Function, arguments and context go at exit, on the thread that ran the task, while it is still the current one: what
  * their destructors do is the task's doing. */
 static void drop_call(state_t *st, job_t *job)
 {
     if (job->label == NULL && job->fn != NULL)
         job->label = name_of_callable(st, job->fn);
-    PyObject **args = job->args;
+    PyObject **args = job_args(job);
     uint32_t n = job->nvalues;
-    job->args = NULL;
     job->nvalues = 0;
-    if (args != NULL) {
-        for (uint32_t i = 0; i < n; i++)
-            Py_DECREF(args[i]);
-        if (args != job->inline_args + 1)
-            PyMem_Free(args - 1);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        Py_DECREF(args[i]);
+    if (n > JOB_INLINE_ARGS)
+        PyMem_Free(args - 1);
     Py_CLEAR(job->kwnames);
     Py_CLEAR(job->fn);
 }
@@ -227,7 +225,7 @@ static void set_hook(state_t *st, PyObject *name, const char *set_name)
 
 static PyObject *call(job_t *job)
 {
-    return PyObject_Vectorcall(job->fn, job->args, job->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, job->kwnames);
+    return PyObject_Vectorcall(job->fn, job_args(job), job->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, job->kwnames);
 }
 
 /* A kept traceback keeps frames, and frames keep guards. A task's own frames are over: what they own is let go now, while
@@ -323,9 +321,9 @@ void job_run_here(state_t *st, tether_thread_t *thread, job_t *job)
 
 void job_end_unrun(state_t *st, tether_thread_t *thread, job_t *job)
 {
+    Py_CLEAR(job->context);
     job->outcome = OUTCOME_KILLED;
     drop_call(st, job);
-    Py_CLEAR(job->context);
     end(st, thread, job);
 }
 

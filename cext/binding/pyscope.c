@@ -216,6 +216,7 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *late = NULL;
     PyObject *raised = join_children(s, thread, &stopped, &cancelled, &late);
     PyObject *failures = collect_failures(s, thread);
+    tether_thread_limit(thread); /* a last look at the clock: what ran in place may have taken its time */
     bool timed_out = (load_relaxed(&core->flags) & TETHER_SCOPE_TIMED_OUT) != 0;
     PyObject *abandoned = stopped ? living(s) : NULL;
     tether_scope_done(thread, core);

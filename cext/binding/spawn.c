@@ -92,7 +92,7 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
     }
     guard->job = job;
     if (scope == NULL)
-        tether_lane_arm(job->task.lane, 1);
+        tether_lane_arm(tether_task_lane(&job->task), 1);
     PyObject_GC_Track(guard);
     guards_clear(&guards);
     return (PyObject *)guard;

@@ -37,7 +37,7 @@ static void publish(tether_task_t *task, uint32_t bits)
 
 uint32_t tether_lane_put(tether_task_t *task)
 {
-    tether_lane_t *lane = task->lane;
+    tether_lane_t *lane = tether_task_lane(task);
     tether_lock(&lane->lock);
     if (load_relaxed(&task->node.rt->closing)) {
         tether_unlock(&lane->lock);
@@ -56,29 +56,31 @@ uint32_t tether_lane_put(tether_task_t *task)
 
 bool tether_lane_add_dedicated(tether_task_t *task)
 {
-    tether_lock(&task->lane->lock);
+    tether_lane_t *lane = tether_task_lane(task);
+    tether_lock(&lane->lock);
     if (load_relaxed(&task->node.rt->closing)) {
-        tether_unlock(&task->lane->lock);
+        tether_unlock(&lane->lock);
         return false;
     }
-    list_append(&task->lane->active, task);
+    list_append(&lane->active, task);
     publish(task, TETHER_QUEUED | TETHER_F_DEDICATED);
-    bump(task->lane->waiting, 1);
-    tether_unlock(&task->lane->lock);
+    bump(lane->waiting, 1);
+    tether_unlock(&lane->lock);
     return true;
 }
 
 void tether_lane_drop_dedicated(tether_task_t *task)
 {
-    tether_lock(&task->lane->lock);
-    list_remove(&task->lane->active, task);
-    bump(task->lane->waiting, -1u);
-    tether_unlock(&task->lane->lock);
+    tether_lane_t *lane = tether_task_lane(task);
+    tether_lock(&lane->lock);
+    list_remove(&lane->active, task);
+    bump(lane->waiting, -1u);
+    tether_unlock(&lane->lock);
 }
 
 void tether_lane_claimed(tether_task_t *task, bool dedicated)
 {
-    tether_lane_t *lane = task->lane;
+    tether_lane_t *lane = tether_task_lane(task);
     tether_lock(&lane->lock);
     if (dedicated) {
         bump(lane->waiting, -1u);
@@ -97,7 +99,7 @@ void tether_lane_claimed(tether_task_t *task, bool dedicated)
 
 void tether_lane_ended(tether_task_t *task)
 {
-    tether_lane_t *lane = task->lane;
+    tether_lane_t *lane = tether_task_lane(task);
     tether_lock(&lane->lock);
     list_remove(&lane->active, task);
     bump(lane->running, -1u);

@@ -31,7 +31,7 @@ tether_task_t *tether_task_new(tether_thread_t *thread, tether_node_t *owner)
     if (owner != NULL)
         add_relaxed(&owner->refs, 1);
     task->id = add_relaxed(&rt->next_id, 1) + 1;
-    task->lane = &rt->lanes[thread->lane];
+    task->lane = (uint16_t)thread->lane;
     store_relaxed(&task->word, TETHER_NEW);
     return task;
 }

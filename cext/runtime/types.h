@@ -92,14 +92,14 @@ enum {
 struct tether_task {
     tether_node_t node;
     uint64_t id;
-    tether_lane_t *lane;
     tether_task_t *next, *prev;             /* in the lane's queue or in its list of started tasks; lane->lock */
     tether_task_t *scope_next, *scope_prev; /* in the scope's list; scope->lock */
-    bool scope_kept;                        /* it has failed, and the scope's list holds its "alive" reference; scope->lock */
     tether_task_t *below;                   /* the task that this one runs in place above; its thread only */
     tether_thread_t *_Atomic thread;        /* set when claimed; thread records outlive every task */
     tether_scope_t *scopes;                 /* open scopes of its body, innermost first; its thread only */
     _Atomic uint32_t word;
+    uint16_t lane;                          /* index in rt->lanes */
+    bool scope_kept;                        /* it has failed, and the scope's list holds its "alive" reference; scope->lock */
 };
 
 static inline unsigned tether_state(uint32_t word) { return word & TETHER_STATE; }
@@ -265,5 +265,7 @@ struct tether_runtime {
     tether_ticker_t ticker;
     tether_lane_t lanes[TETHER_LANES_MAX];
 };
+
+static inline tether_lane_t *tether_task_lane(const tether_task_t *task) { return &task->node.rt->lanes[task->lane]; }
 
 #endif

@@ -165,7 +165,7 @@ job_t *host_spawn_in(host_t *host, tether_scope_t *scope, work_t work, void *arg
     job->failed = job->killed = job->has_value = false;
     sink = scope ? tether_scope_admit(scope, &job->task) : TETHER_OK;
     if (sink == TETHER_OK) {
-        tether_lane_t *lane = job->task.lane;
+        tether_lane_t *lane = tether_task_lane(&job->task);
         if (scope == NULL)
             tether_lane_arm(lane, 1);
         sink = flags & HOST_DEDICATED ? tether_task_dedicate(&job->task, 0) : tether_task_queue(&job->task);
@@ -278,7 +278,7 @@ bool host_reap(host_t *host, job_t *job)
     bool ok = !job->failed && !job->killed;
     value_gone(job);
     if (scope == NULL)
-        tether_lane_arm(job->task.lane, -1);
+        tether_lane_arm(tether_task_lane(&job->task), -1);
     else if (!ok && tether_scope_forget(scope, &job->task))
         tether_task_unref(thread, &job->task);
     return ok;
@@ -300,7 +300,7 @@ void host_loosen(host_t *host, job_t *job, uint32_t flags)
     tether_task_t *task = &job->task;
     bool scoped = tether_task_scope(task) != NULL;
     if (!scoped)
-        tether_lane_arm(task->lane, -1);
+        tether_lane_arm(tether_task_lane(task), -1);
     bool ended = tether_task_loosen(task, flags);
     if (!ended || (scoped && job->failed))
         host_drop(host, job); /* released at its end; a failed child is the scope's to collect */

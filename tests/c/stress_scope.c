@@ -191,7 +191,7 @@ TEST(send_against_end)
             tether_scope_t *scope = tether_scope_open(thread, TETHER_FOREVER);
             or_acq_rel(&scope->flags, TETHER_SCOPE_WAIT_ALL); /* else the first failure would end the others unrun */
             for (int i = 0; i < N; i++) {
-                tether_lane_arm(jobs[i]->task.lane, -1);
+                tether_lane_arm(tether_task_lane(&jobs[i]->task), -1);
                 CHECK(tether_owner_send(thread, &jobs[i]->task, scope) == TETHER_OK);
             }
             CHECK(host_leave(&host, scope) == failed);

@@ -84,7 +84,7 @@ TEST(a_stack_size_is_obeyed_and_the_thread_not_kept)
     tether_thread_t *thread = host_thread(&host);
     job_t *job = (job_t *)tether_task_new(thread, NULL);
     job->host = &host, job->work = nothing, job->arg = NULL, job->failed = job->has_value = false;
-    tether_lane_arm(job->task.lane, 1);
+    tether_lane_arm(tether_task_lane(&job->task), 1);
     CHECK(tether_task_dedicate(&job->task, (size_t)1 << 20) == TETHER_OK);
     atomic_fetch_add(&host.spawned, 1);
     CHECK(host_wait(&host, job, 0, TETHER_FOREVER) == TETHER_OK);

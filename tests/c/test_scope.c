@@ -256,7 +256,7 @@ TEST(send_makes_a_task_a_child)
         tether_scope_t *scope = tether_scope_open(thread, TETHER_FOREVER);
         job_t *jobs[] = {ended_well, ended_badly, queued};
         for (int i = 0; i < 3; i++) {
-            tether_lane_arm(jobs[i]->task.lane, -1);
+            tether_lane_arm(tether_task_lane(&jobs[i]->task), -1);
             CHECK(tether_owner_send(thread, &jobs[i]->task, scope) == TETHER_OK);
             CHECK(tether_task_scope(&jobs[i]->task) == scope);
         }
@@ -289,7 +289,7 @@ TEST(send_to_a_cancelled_scope_wakes_the_sleeping_task)
         host_attach(&host);
         tether_scope_t *scope = tether_scope_open(thread, TETHER_FOREVER);
         tether_scope_cancel(scope);
-        tether_lane_arm(job->task.lane, -1);
+        tether_lane_arm(tether_task_lane(&job->task), -1);
         CHECK(tether_owner_send(thread, &job->task, scope) == TETHER_OK);
         CHECK(host_leave(&host, scope) == 1);
         host_drop(&host, job);
