@@ -54,6 +54,8 @@ static void gate(tether_runtime_t *rt, uint32_t handoff)
                 until = now + GATE;
             else if (now >= until)
                 return;
+            else if (until - now < GATE - TETHER_SPIN_ALONE)
+                tether_native_yield();
         }
         tether_pause();
     }
@@ -146,6 +148,8 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
                 found = work_in_sight(rt);
                 tether_pause();
             }
+            if (until - now < IDLE_SPIN - TETHER_SPIN_ALONE)
+                tether_native_yield();
         }
         tether_lock(&crew->lock);
         me->spins = false;

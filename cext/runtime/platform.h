@@ -36,6 +36,9 @@ void tether_futex_wake(_Atomic uint32_t *word);
  * stack_size 0 means the system's default. returns OK or NO_THREAD. */
 tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), void *arg, size_t stack_size);
 
+/* Lets another runnable thread have this processor. */
+void tether_native_yield(void);
+
 /* Names the calling thread for the system's tools (truncated to what the system shows). */
 void tether_native_name(const char *name);
 

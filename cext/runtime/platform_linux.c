@@ -90,6 +90,8 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
     return ok ? TETHER_OK : TETHER_NO_THREAD;
 }
 
+void tether_native_yield(void) { sched_yield(); }
+
 void tether_native_name(const char *name)
 {
     char shown[16]; /* the kernel keeps 15 characters */

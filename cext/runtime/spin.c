@@ -20,6 +20,8 @@ bool tether_spin_more(tether_spin_t *spin)
             spin->until = now + spin->thread->spin;
         } else if (now >= spin->until) {
             return false;
+        } else if (now - spin->started > TETHER_SPIN_ALONE) {
+            tether_native_yield();
         }
     }
     spin->round++;

@@ -6,6 +6,10 @@
 
 #include "types.h"
 
+/* The kernel likes to put a thread that was just woken onto the waker's processor. If the waker spins there, the two wait
+ * for each other until the spinning ends; so after a moment a spin yields between its looks. */
+enum { TETHER_SPIN_ALONE = 1500 }; /* nanoseconds */
+
 enum { TETHER_SPIN_LEAST = 2000, TETHER_SPIN_MOST = 120000 }; /* nanoseconds */
 
 typedef struct {
