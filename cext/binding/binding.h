@@ -36,11 +36,14 @@
 
 typedef enum { PLACE_AUTO, PLACE_INLINE, PLACE_THREAD, PLACE_RANDOM } place_t;
 
-/* Python objects that C needs by name; resolved when the module is made. From tether._errors, tether._exit. */
-#define STATE_OBJECTS(X)                                                                             \
-    X(OwnershipError) X(TaskKilled) X(ReapedError) X(ScopeClosedError) X(ShutdownError)               \
-    X(DeadlockError) X(Cancelled) X(KilledTask) X(Completed) X(Killed) X(KillReason) X(TaskState)     \
-    X(settle)
+/* Python objects that C needs by name. The first lists are resolved when the module is made; what is in _exit (behind it
+ * is enum, which is dear to import) by the first spawn: need_exit_names. */
+#define ERROR_OBJECTS(X)                                                                             \
+    X(OwnershipError) X(TaskKilled) X(ReapedError) X(ScopeClosedError) X(ShutdownError) X(DeadlockError) X(Cancelled) \
+    X(KilledTask)
+#define SETTLE_OBJECTS(X) X(settle)
+#define EXIT_OBJECTS(X) X(Completed) X(Killed) X(KillReason) X(TaskState)
+#define STATE_OBJECTS(X) ERROR_OBJECTS(X) SETTLE_OBJECTS(X) EXIT_OBJECTS(X)
 
 typedef struct {
     tether_runtime_t *rt;
@@ -62,6 +65,7 @@ typedef struct {
     unsigned long main_thread;
     place_t place;
     uint32_t dice;             /* PLACE_RANDOM */
+    _Atomic bool exit_names;   /* what is in tether._exit has been resolved */
     bool started;              /* the first spawn has prepared what needs preparing */
     bool stopped;              /* the crew is gone for good */
     _Atomic(unsigned long) collecting; /* ident of the thread inside the cyclic collector, 0: none */
@@ -73,6 +77,9 @@ typedef struct {
 extern struct PyModuleDef tether_module;
 
 static inline state_t *state_of(tether_runtime_t *rt) { return rt->host_data; }
+
+/* Resolves what is in tether._exit. */
+int need_exit_names(state_t *st);
 
 /* The calling thread's record; raises MemoryError. */
 tether_thread_t *need_thread(state_t *st);

@@ -195,6 +195,8 @@ int host_prepare(state_t *st)
         PyErr_SetString(st->ShutdownError, "tether spawns no tasks: the interpreter is shutting down");
         return -1;
     }
+    if (need_exit_names(st) < 0)
+        return -1;
     PyObject *hooks = NULL, *callbacks = NULL, *gc = NULL, *pool = NULL, *crew = NULL, *r = NULL;
     int result = -1;
     /* threading's exit functions run last-in first-out. Executors' threads may be what tasks wait for, or the other way

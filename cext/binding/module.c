@@ -226,29 +226,72 @@ static PyMethodDef methods[] = {
     {0},
 };
 
+/* Loads attributes of a module of tether into the state; an attribute that is there already stays. */
+typedef struct {
+    const char *name;
+    PyObject **slot;
+} slot_t;
+
+static int load(const char *module, const slot_t *slots)
+{
+    PyObject *mod = PyImport_ImportModule(module);
+    int r = mod == NULL ? -1 : 0;
+    for (const slot_t *s = slots; r == 0 && s->name; s++) {
+        if (*s->slot == NULL && (*s->slot = PyObject_GetAttrString(mod, s->name)) == NULL)
+            r = -1;
+    }
+    Py_XDECREF(mod);
+    return r;
+}
+
+int need_exit_names(state_t *st)
+{
+    if (atomic_load(&st->exit_names))
+        return 0;
+    state_t found = {0};
+#define X(name) {#name, &found.name},
+    const slot_t slots[] = {EXIT_OBJECTS(X){NULL, NULL}};
+#undef X
+    static const char *const states[] = {"NEW", "QUEUED", "RUNNING", "EXITED", "REAPED"};
+    int r = load("tether._exit", slots);
+    for (int i = 0; r == 0 && i < 5; i++)
+        r = (found.states[i] = PyObject_GetAttrString(found.TaskState, states[i])) == NULL ? -1 : 0;
+    if (r == 0 && ((found.state_blocked = PyObject_GetAttrString(found.TaskState, "BLOCKED")) == NULL ||
+                   (found.reasons[0] = PyObject_GetAttrString(found.KillReason, "REQUESTED")) == NULL ||
+                   (found.reasons[1] = PyObject_GetAttrString(found.KillReason, "EXCEPTION")) == NULL))
+        r = -1;
+    /* Threads may come here together; all find the same objects, and the first one's references stay. */
+    tether_lock(&st->graves_lock);
+    bool ours = r == 0 && !atomic_load(&st->exit_names);
+    if (ours) {
+#define X(name) st->name = found.name;
+        EXIT_OBJECTS(X)
+#undef X
+        memcpy(st->states, found.states, sizeof st->states);
+        memcpy(st->reasons, found.reasons, sizeof st->reasons);
+        st->state_blocked = found.state_blocked;
+        atomic_store(&st->exit_names, true);
+    }
+    tether_unlock(&st->graves_lock);
+    if (!ours) {
+#define X(name) Py_XDECREF(found.name);
+        EXIT_OBJECTS(X)
+#undef X
+        for (int i = 0; i < 5; i++)
+            Py_XDECREF(found.states[i]);
+        Py_XDECREF(found.reasons[0]);
+        Py_XDECREF(found.reasons[1]);
+        Py_XDECREF(found.state_blocked);
+    }
+    return r;
+}
+
 static int import_objects(state_t *st)
 {
-    PyObject *names = PyImport_ImportModule("tether._names");
-    if (names == NULL)
-        return -1;
-    int r = 0;
-#define X(name)                                        \
-    if (r == 0) {                                      \
-        st->name = PyObject_GetAttrString(names, #name); \
-        r = st->name == NULL ? -1 : 0;                 \
-    }
-    STATE_OBJECTS(X)
+#define X(name) {#name, &st->name},
+    const slot_t errors[] = {ERROR_OBJECTS(X){NULL, NULL}}, settle[] = {SETTLE_OBJECTS(X){NULL, NULL}};
 #undef X
-    Py_DECREF(names);
-    if (r < 0)
-        return -1;
-    static const char *const states[] = {"NEW", "QUEUED", "RUNNING", "EXITED", "REAPED"};
-    for (int i = 0; i < 5; i++)
-        if ((st->states[i] = PyObject_GetAttrString(st->TaskState, states[i])) == NULL)
-            return -1;
-    if ((st->state_blocked = PyObject_GetAttrString(st->TaskState, "BLOCKED")) == NULL ||
-        (st->reasons[0] = PyObject_GetAttrString(st->KillReason, "REQUESTED")) == NULL ||
-        (st->reasons[1] = PyObject_GetAttrString(st->KillReason, "EXCEPTION")) == NULL)
+    if (load("tether._errors", errors) < 0 || load("tether._settle", settle) < 0)
         return -1;
     PyObject *threading = PyImport_ImportModule("threading");
     if (threading == NULL)

@@ -47,6 +47,8 @@ static PyObject *ref_state(PyObject *self, void *unused)
 {
     (void)unused;
     ref_t *ref = (ref_t *)self;
+    if (need_exit_names(ref->st) < 0) /* the root can be asked before anything was spawned */
+        return NULL;
     int n = state_number(ref->job);
     /* NEW, QUEUED, RUNNING, EXITED, REAPED; BLOCKED is RUNNING with a flag */
     if (n == TETHER_RUNNING && ref->job != NULL && (tether_task_word(&ref->job->task) & TETHER_F_BLOCKED))

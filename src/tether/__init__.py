@@ -13,8 +13,6 @@ written on top of it. ``_bench`` and ``__main__`` are the command line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ._core import (
     JoinGuard,
     Options,
@@ -41,11 +39,12 @@ from ._errors import (
     TaskKilled,
     TetherError,
 )
-from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
 from ._scoped import scoped
 from ._tree import dump
 
+TYPE_CHECKING = False  # as typing's, which costs more to import than all of tether
 if TYPE_CHECKING:
+    from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
     from ._statistics import Statistics, statistics
 
 __version__ = "0.1.0"
@@ -85,14 +84,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # dataclasses cost more to import than all the rest: only for those who ask.
-    if name in ("Statistics", "statistics"):
-        from . import _statistics
+# Behind these are typing, enum and dataclasses: imported by the first who asks, or by the first spawn.
+_LATER = {
+    "Completed": "_exit",
+    "ExitValue": "_exit",
+    "KillReason": "_exit",
+    "Killed": "_exit",
+    "Statistics": "_statistics",
+    "TaskState": "_exit",
+    "statistics": "_statistics",
+}
 
-        globals().update(Statistics=_statistics.Statistics, statistics=_statistics.statistics)
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:

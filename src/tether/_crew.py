@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from typing import Any
 
 from ._core import tasks
 
@@ -42,7 +41,7 @@ class CrewThread(threading.Thread):
     def join(self, timeout: float | None = None) -> None:
         raise RuntimeError("a crew thread belongs to tether and serves many tasks: join the task's guard instead")
 
-    def _after_fork(self, *args: Any) -> None:
+    def _after_fork(self, *args: object) -> None:
         """In a forked child the thread does not exist."""
         self._is_stopped = True
 

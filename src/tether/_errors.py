@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as typing's, which costs more to import than all of tether
 if TYPE_CHECKING:
     from ._core import TaskRef
     from ._exit import KillReason

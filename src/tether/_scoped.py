@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from ._core import Scope, scope
 
-__all__ = ["scoped"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
 
-R = TypeVar("R")
+    R = TypeVar("R")
+
+__all__ = ["scoped"]
 
 
 def scoped(fn: Callable[[Scope], R], /) -> R | None:
