@@ -1,8 +1,8 @@
 """tether: scoped parallelism whose guards cannot be forgotten.
 
-Layout: this package is thin. ``_core`` is the native part (cext/binding over cext/runtime): spawn, guards, scopes.
-``_errors``, ``_exit``, ``_settle``, ``_crew`` are what it needs from Python; ``_scoped``, ``_tree``, ``_statistics`` are
-written on top of it. ``_bench`` and ``__main__`` are the command line.
+Layout: this package is thin. ``_core`` is the native part (cext/binding over cext/runtime): spawn, guards,
+scopes. ``_errors``, ``_exit``, ``_settle``, ``_crew`` are what it needs from Python; ``_scoped``, ``_tree``,
+``_statistics`` are written on top of it. ``_bench`` and ``__main__`` are the command line.
 
 >>> import tether
 >>> with tether.scope() as s:

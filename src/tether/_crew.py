@@ -1,6 +1,7 @@
 """Crew threads as threading sees them (G18): an entry in ``threading.enumerate()`` while the thread lives.
 
-The entry is ours to remove: a ``_DummyThread``, which ``threading.current_thread()`` would make, stays for ever up to 3.12.
+The entry is ours to remove: a ``_DummyThread``, which ``threading.current_thread()`` would make, stays for ever up to
+3.12.
 """
 
 from __future__ import annotations

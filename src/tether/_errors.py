@@ -26,14 +26,14 @@ class TetherError(Exception):
 
 
 class OwnershipError(TetherError):
-    """A guard was used by somebody who does not own it, or would have come to own itself (G3, G4). Nothing has changed."""
+    """A guard was used by somebody else than its owner, or would have come to own itself (G3, G4); nothing changed."""
 
 
 class TaskKilled(TetherError):
     """The joined task did not complete: it was cancelled or killed.
 
-    ``reason`` is a KillReason; ``detail`` is the text given to ``cancel``, or None; ``__cause__`` is what the task ended
-    with, if it had started.
+    ``reason`` is a KillReason; ``detail`` is the text given to ``cancel``, or None; ``__cause__`` is what the task
+    ended with, if it had started.
     """
 
     reason: KillReason

@@ -72,7 +72,7 @@ class Completed(_Frozen, Generic[R_co]):
 
 
 class Killed(_Frozen):
-    """The exit value of a task that did not return: ``reason``, and the ``exception`` that ended it (None: never started)."""
+    """The exit value of a task that did not return: ``reason``, and the ``exception`` (None: it never started)."""
 
     __match_args__ = ("reason", "exception")
     __slots__ = ("exception", "reason")

@@ -23,8 +23,9 @@ def settle(
 ) -> bool:
     """Raises what leaving ``scope`` raises, or answers whether ``__exit__`` swallows the body's exception (G2).
 
-    ``raised`` came out of a signal handler while the tasks were joined; ``abandoned`` are the tasks that a second one left
-    running; ``late`` those that ended after the timeout without having noticed it. ``cancelled_outside``: the caller is cancelled by more than this scope.
+    ``raised`` came out of a signal handler while the tasks were joined; ``abandoned`` are the tasks that a second one
+    left running; ``late`` those that ended after the timeout without having noticed it. ``cancelled_outside``: the
+    caller is cancelled by more than this scope.
     """
     failed = list(failures or ())
     if raised is not None:
