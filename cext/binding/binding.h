@@ -58,15 +58,15 @@ typedef struct {
     PyObject *reasons[2];      /* KillReason members: REQUESTED, EXCEPTION */
     PyObject *threading;       /* module dict: trace and profile hooks */
     PyObject *modules;         /* sys.modules */
-    PyObject *running_loop;    /* _asyncio._get_running_loop once asyncio is there */
+    PyObject *_Atomic running_loop; /* _asyncio._get_running_loop once asyncio is there */
     PyObject *crew_enter, *crew_leave, *tell_abandoned; /* of tether._crew, from the first spawn on */
     PyObject *module;          /* borrowed: this state is its */
     PyObject *name_asyncio, *name_trace, *name_profile, *name_name, *name_add_note;
     unsigned long main_thread;
     place_t place;
-    uint32_t dice;             /* PLACE_RANDOM */
+    _Atomic uint32_t dice;     /* PLACE_RANDOM */
     _Atomic bool exit_names;   /* what is in tether._exit has been resolved */
-    bool started;              /* the first spawn has prepared what needs preparing */
+    _Atomic bool started;      /* the first spawn has prepared what needs preparing */
     bool stopped;              /* the crew is gone for good */
     _Atomic(unsigned long) collecting; /* ident of the thread inside the cyclic collector, 0: none */
     tether_lock_t kill_lock;   /* kill.c */

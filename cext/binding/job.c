@@ -174,8 +174,8 @@ bool may_run_here(state_t *st, tether_thread_t *thread)
     case PLACE_THREAD:
         return false;
     case PLACE_RANDOM:
-        st->dice = st->dice * 1664525u + 1013904223u;
-        if (st->dice >> 31)
+        /* A Weyl sequence, mixed: threads may draw together, and none needs to know of the others. */
+        if (((add_relaxed(&st->dice, 0x9E3779B9u) * 0x85EBCA6Bu) >> 31) != 0)
             return false;
         break;
     default:
@@ -186,20 +186,25 @@ bool may_run_here(state_t *st, tether_thread_t *thread)
         return false;
     if (load_relaxed(&st->collecting) == thread->ident)
         return false;
-    if (st->running_loop == NULL) {
+    PyObject *get = load_acquire(&st->running_loop);
+    if (get == NULL) {
         PyObject *asyncio = PyDict_GetItemWithError(st->modules, st->name_asyncio);
         if (asyncio == NULL) {
             PyErr_Clear();
             return true;
         }
-        PyObject *get = PyObject_GetAttrString(asyncio, "_get_running_loop");
+        get = PyObject_GetAttrString(asyncio, "_get_running_loop");
         if (get == NULL) {
             PyErr_Clear(); /* still being imported */
             return true;
         }
-        st->running_loop = get;
+        PyObject *none = NULL;
+        if (!cas_acq_rel(&st->running_loop, &none, get)) {
+            Py_DECREF(get); /* another thread was faster */
+            get = none;
+        }
     }
-    PyObject *loop = PyObject_CallNoArgs(st->running_loop);
+    PyObject *loop = PyObject_CallNoArgs(get);
     bool none = loop == Py_None || loop == NULL;
     if (loop == NULL)
         PyErr_Clear();

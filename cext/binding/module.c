@@ -357,7 +357,7 @@ static int module_exec(PyObject *module)
 /* Everything in the state that refers to a Python object. */
 #define STATE_REFS(X)                                                                                               \
     X(state_blocked) X(reasons[0]) X(reasons[1]) X(states[0]) X(states[1]) X(states[2]) X(states[3]) X(states[4])    \
-    X(threading) X(modules) X(running_loop) X(crew_enter) X(crew_leave) X(tell_abandoned) X(name_asyncio)            \
+    X(threading) X(modules) X(crew_enter) X(crew_leave) X(tell_abandoned) X(name_asyncio)            \
     X(name_trace) X(name_profile) X(name_name) X(name_add_note)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
@@ -367,6 +367,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     STATE_OBJECTS(X)
     STATE_REFS(X)
 #undef X
+    Py_VISIT(load_relaxed(&st->running_loop));
     Py_VISIT(st->guard_type);
     Py_VISIT(st->ref_type);
     Py_VISIT(st->scope_type);
@@ -381,6 +382,7 @@ static int module_clear(PyObject *module)
     STATE_OBJECTS(X)
     STATE_REFS(X)
 #undef X
+    Py_XDECREF(atomic_exchange(&st->running_loop, NULL));
     Py_CLEAR(st->guard_type);
     Py_CLEAR(st->ref_type);
     Py_CLEAR(st->scope_type);
