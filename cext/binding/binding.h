@@ -12,6 +12,7 @@
  *   pyscope.c  Scope
  *   site.c     where a task was spawned
  *   kill.c     raising in a running task, and only there
+ *   fork.c     what a forked child does with what its parent left
  *
  * State is per module object, hence per interpreter; there is no static PyObject. */
 #ifndef TETHER_BINDING_H
@@ -40,7 +41,7 @@ typedef enum { PLACE_AUTO, PLACE_INLINE, PLACE_THREAD, PLACE_RANDOM } place_t;
  * is enum, which is dear to import) by the first spawn: need_exit_names. */
 #define ERROR_OBJECTS(X)                                                                             \
     X(OwnershipError) X(TaskKilled) X(ReapedError) X(ScopeClosedError) X(ShutdownError) X(DeadlockError) X(Cancelled) \
-    X(KilledTask)
+    X(KilledTask) X(ForkedError)
 #define SETTLE_OBJECTS(X) X(settle)
 #define EXIT_OBJECTS(X) X(Completed) X(Killed) X(KillReason) X(TaskState)
 #define STATE_OBJECTS(X) ERROR_OBJECTS(X) SETTLE_OBJECTS(X) EXIT_OBJECTS(X)
@@ -241,6 +242,16 @@ tether_scope_t *scope_core(state_t *st, PyObject *obj, bool *is_scope);
 void kill_deliver(state_t *st, job_t *job);
 void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_after_pop(state_t *st, tether_thread_t *thread);
+
+/* fork.c: is this of the runtime that a parent process left us? */
+bool job_is_foreign(job_t *job);
+int need_own(state_t *st, tether_runtime_t *rt); /* 0, or -1 with ForkedError */
+int fork_prepare(state_t *st);
+
+/* fork.c: is this of the runtime that a parent process left us? */
+bool job_is_foreign(job_t *job);
+int need_own(state_t *st, tether_runtime_t *rt); /* 0, or -1 with ForkedError */
+int fork_prepare(state_t *st);
 
 /* host.c */
 void host_fill(tether_host_t *host);

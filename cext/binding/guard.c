@@ -60,6 +60,8 @@ static PyObject *raise_not_owner(state_t *st, job_t *job, const char *verb)
 /* May the calling thread join? Anyone may join the handle of a scope's task: the scope owns that one. */
 static bool may_join(state_t *st, tether_thread_t *thread, job_t *job)
 {
+    if (need_own(st, job->task.node.rt) < 0)
+        return false;
     uint32_t word = tether_task_word(&job->task);
     if (tether_state(word) == TETHER_REAPED || (word & TETHER_F_LOOSE)) {
         raise_reaped(st, job);
@@ -188,7 +190,7 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
     job_t *job = ((guard_t *)self)->job;
     state_t *st = job_state(job);
     tether_thread_t *thread = need_thread(st);
-    if (thread == NULL)
+    if (thread == NULL || need_own(st, job->task.node.rt) < 0)
         return NULL;
     if (!guard_armed(job)) {
         if (tether_task_word(&job->task) & TETHER_F_SCOPED)
@@ -236,7 +238,7 @@ static PyObject *guard_detach(PyObject *self, PyObject *unused)
     job_t *job = ((guard_t *)self)->job;
     state_t *st = job_state(job);
     tether_thread_t *thread = need_thread(st);
-    if (thread == NULL)
+    if (thread == NULL || need_own(st, job->task.node.rt) < 0)
         return NULL;
     if (tether_task_word(&job->task) & TETHER_F_SCOPED)
         return PyErr_Format(st->OwnershipError, "a task of a scope cannot be detached: the scope promises to wait for it. "
@@ -269,8 +271,8 @@ static PyObject *guard_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     if (thread == NULL)
         return NULL;
     uint32_t word = tether_task_word(&job->task);
-    if (tether_state(word) == TETHER_REAPED || (word & TETHER_F_LOOSE))
-        Py_RETURN_FALSE; /* joined or detached in the body */
+    if (job_is_foreign(job) || tether_state(word) == TETHER_REAPED || (word & TETHER_F_LOOSE))
+        Py_RETURN_FALSE; /* joined, detached or forked away in the body */
     bool failed = nargs > 0 && args[0] != Py_None;
     if (failed)
         job_cancel(st, thread, job, NULL, 0);
@@ -355,6 +357,8 @@ static void adopt(job_t *job)
 /* Called where the last reference goes, or by the collector. Whoever may wait, waits; anyone else adopts. */
 static void let_go(job_t *job, bool by_collector)
 {
+    if (job_is_foreign(job))
+        return;
     state_t *st = job_state(job);
     tether_thread_t *thread = tether_thread(st->rt);
     uint32_t word = tether_task_word(&job->task);

@@ -55,7 +55,17 @@ static void end(tether_thread_t *thread)
     PyThreadState_DeleteCurrent();
 }
 
-static void run(tether_thread_t *thread, tether_task_t *task) { job_run_here(thread_state(thread), thread, job_of(task)); }
+static void run(tether_thread_t *thread, tether_task_t *task)
+{
+    job_t *job = job_of(task);
+    job_run_here(job_state(job), thread, job);
+    if (job_is_foreign(job)) {
+        /* The task forked, and we are the child, on the only thread there is: it has run to the end of what its function
+         * wanted to do here, and the process ends with it, as it does for a Thread. */
+        PyEval_SaveThread();
+        pthread_exit(NULL);
+    }
+}
 
 void host_fill(tether_host_t *host)
 {
@@ -232,7 +242,7 @@ int host_prepare(state_t *st)
         goto done;
     }
     Py_DECREF(event);
-    if (drop_anchor(st) < 0)
+    if (drop_anchor(st) < 0 || fork_prepare(st) < 0)
         goto done;
     st->started = true;
     result = 0;

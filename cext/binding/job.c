@@ -82,7 +82,11 @@ static void drop_call(state_t *st, job_t *job)
     Py_CLEAR(job->fn);
 }
 
-void job_unref(job_t *job) { tether_task_unref(tether_thread(job->task.node.rt), &job->task); }
+void job_unref(job_t *job)
+{
+    if (!job_is_foreign(job))
+        tether_task_unref(tether_thread(job->task.node.rt), &job->task);
+}
 
 static void clear(job_t *job)
 {
@@ -320,6 +324,8 @@ void job_run_here(state_t *st, tether_thread_t *thread, job_t *job)
     drop_call(st, job);
     pystate_leave(&saved);
     tether_task_pop(thread, &job->task);
+    if (job_is_foreign(job))
+        return; /* we are the child of a fork that the task made: its end is the parent's business */
     kill_after_pop(st, thread);
     end(st, thread, job);
 }

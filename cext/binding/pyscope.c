@@ -57,6 +57,8 @@ tether_scope_t *scope_core(state_t *st, PyObject *obj, bool *is_scope)
     scope_t *s = (scope_t *)obj;
     if (s->core == NULL)
         PyErr_SetString(PyExc_RuntimeError, "the scope is not open: use it as `with tether.scope() as s:`");
+    else if (need_own(st, s->core->node.rt) < 0)
+        return NULL;
     return s->core;
 }
 
@@ -104,7 +106,7 @@ static void collect_names(tether_task_t *task, void *arg)
 static PyObject *living(scope_t *s)
 {
     PyObject *list = PyList_New(0);
-    guards_t found = {.room = s->core ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
+    guards_t found = {.room = s->core && s->core->node.rt == s->st->rt ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
     found.tasks = found.room ? PyMem_Malloc(found.room * sizeof *found.tasks) : NULL;
     if (found.tasks != NULL)
         tether_scope_each(s->core, collect_names, &found);
@@ -203,6 +205,8 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     tether_scope_t *core = s->core;
     if (core == NULL || s->left || nargs != 3)
         return PyErr_Format(PyExc_RuntimeError, "the scope is not open");
+    if (core->node.rt != st->rt)
+        Py_RETURN_FALSE; /* the parent process opened it, and waits there */
     tether_thread_t *thread = need_thread(st);
     if (thread == NULL)
         return NULL;
@@ -299,7 +303,7 @@ static void scope_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     if (s->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
-    if (s->core != NULL) {
+    if (s->core != NULL && s->core->node.rt == s->st->rt) {
         tether_thread_t *thread = tether_thread(s->st->rt);
         if (!s->left) {
             /* Entered by hand and never left: nobody can wait any more. The children go on and are released as they end. */

@@ -74,7 +74,7 @@ static PyObject *ref_parent(PyObject *self, void *unused)
 {
     (void)unused;
     ref_t *ref = (ref_t *)self;
-    tether_task_t *parent = ref->job ? tether_owner_parent(&ref->job->task) : NULL;
+    tether_task_t *parent = ref->job && !job_is_foreign(ref->job) ? tether_owner_parent(&ref->job->task) : NULL;
     if (parent == NULL)
         Py_RETURN_NONE;
     PyObject *r = ref_new(ref->st, job_of(parent));
@@ -132,7 +132,7 @@ PyObject *reason_text(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
 /* 1: the task had not ended. */
 int job_cancel(state_t *st, tether_thread_t *thread, job_t *job, PyObject *reason, uint32_t also)
 {
-    if (tether_task_ended(&job->task))
+    if (job_is_foreign(job) || tether_task_ended(&job->task))
         return 0;
     job_ref(job);
     if (reason != NULL) {

@@ -87,7 +87,7 @@ static int push(walk_t *w, PyObject *obj)
 static int found_guard(walk_t *w, job_t *job)
 {
     guards_t *found = w->found;
-    if (!guard_armed(job))
+    if (!guard_armed(job) || job_is_foreign(job))
         return 0; /* the handle of a scope's task, or one that was reaped: owns nothing */
     for (size_t i = 0; i < found->n; i++)
         if (found->tasks[i] == &job->task)

@@ -99,3 +99,11 @@ void tether_lot_wake_all(const void *key)
             tether_unpark(batch[i]);
     } while (n == WAKE_BATCH);
 }
+
+void tether__lot_after_fork(void)
+{
+    for (int i = 0; i < BUCKETS; i++) {
+        store_relaxed(&lot[i].lock.word, 0);
+        lot[i].head = lot[i].tail = NULL;
+    }
+}

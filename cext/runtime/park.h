@@ -49,4 +49,7 @@ tether_status_t tether_lot_wait(const void *key, tether_parker_t *parker, bool (
 /* Wakes everyone who sleeps on `key`. */
 void tether_lot_wake_all(const void *key);
 
+/* In the child of a fork: nobody sleeps here. */
+void tether__lot_after_fork(void);
+
 #endif

@@ -66,6 +66,12 @@ void tether_runtime_stop(tether_runtime_t *rt)
     tether_crew_stop(rt);
 }
 
+void tether_after_fork(void)
+{
+    tether__lot_after_fork();
+    tether__thread_after_fork();
+}
+
 void tether_runtime_free(tether_runtime_t *rt)
 {
     tether_thread_forget_all(rt);

@@ -22,6 +22,10 @@ void tether_runtime_check_drained(tether_runtime_t *rt);
 /* Ends ticker and crew and waits for their threads. pre: no task is alive; detached. */
 void tether_runtime_stop(tether_runtime_t *rt);
 
+/* In the child of a fork, on its only thread: frees the process-wide locks from threads that do not exist any more. Old
+ * runtimes stay as they are and must not be used. */
+void tether_after_fork(void);
+
 /* Frees a stopped runtime. */
 void tether_runtime_free(tether_runtime_t *rt);
 

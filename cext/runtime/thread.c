@@ -185,3 +185,9 @@ void tether_thread_forget_all(tether_runtime_t *rt)
     rt->threads = NULL;
     tether_unlock(&world);
 }
+
+void tether__thread_after_fork(void)
+{
+    store_relaxed(&world.word, 0);
+    records = tether__thread = NULL;
+}

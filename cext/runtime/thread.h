@@ -44,6 +44,9 @@ bool tether_thread_cancelled(tether_thread_t *thread);
 /* The earliest deadline of a scope that the calling thread's stack stands in; cancels scopes whose time is over. */
 uint64_t tether_thread_limit(tether_thread_t *thread);
 
+/* In the child of a fork: this native thread's records of the old runtimes are forgotten. */
+void tether__thread_after_fork(void);
+
 /* Frees all records of a runtime that is going away; the others' pointers to them turn harmless. */
 void tether_thread_forget_all(tether_runtime_t *rt);
 
