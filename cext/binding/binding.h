@@ -131,6 +131,9 @@ void job_discard(tether_thread_t *thread, job_t *job);
 /* Runs a claimed job on this thread, from push to tether_task_end. */
 void job_run_here(state_t *st, tether_thread_t *thread, job_t *job);
 
+/* The same for the crew's loop (host.run): may return detached. */
+void job_run_on_crew(state_t *st, tether_thread_t *thread, job_t *job);
+
 /* Ends a claimed job that must not run. */
 void job_end_unrun(state_t *st, tether_thread_t *thread, job_t *job);
 
@@ -151,6 +154,9 @@ PyObject *job_exit_value(job_t *job);
 /* May this thread run a task in place now? */
 bool may_run_here(state_t *st, tether_thread_t *thread);
 
+/* Is an asyncio event loop running on this thread? pre: no exception is set. */
+bool loop_runs(state_t *st);
+
 /* ---- pystate -------------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -166,6 +172,9 @@ typedef struct {
     PyObject *local_key, *local_sentinel;
 #endif
 } pystate_t;
+
+/* A new thread state of a crew thread: its recursion budget fits the thread's stack. */
+void pystate_fit(PyThreadState *ts, tether_thread_t *thread);
 
 /* Gives the thread state a fresh face (takes over the reference to `context`); puts the old one back. */
 void pystate_enter(pystate_t *saved, PyThreadState *ts, PyObject *context, tether_thread_t *thread);
@@ -242,6 +251,8 @@ tether_scope_t *scope_core(state_t *st, PyObject *obj, bool *is_scope);
 void kill_deliver(state_t *st, job_t *job);
 void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_after_pop(state_t *st, tether_thread_t *thread);
+void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job);
+void kill_raised_here(state_t *st, tether_thread_t *thread);
 
 /* fork.c: is this of the runtime that a parent process left us? */
 bool job_is_foreign(job_t *job);

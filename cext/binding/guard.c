@@ -95,8 +95,9 @@ static int wait_or_run(state_t *st, tether_thread_t *thread, job_t *job, uint64_
 /* The exit value is ours alone from here on. 0, or -1 with ReapedError: another thread of the same owner was faster. */
 static int reap(state_t *st, tether_thread_t *thread, job_t *job)
 {
-    uint32_t word = tether_task_word(&job->task);
-    if (!tether_task_reap(&job->task)) {
+    /* Somebody else of the same owner may let it go or send it into a scope at this moment: one exchange decides. */
+    uint32_t word;
+    if (!tether_task_take(&job->task, TETHER_F_LOOSE, &word)) {
         raise_reaped(st, job);
         return -1;
     }
@@ -207,7 +208,7 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
             tether_lane_arm(tether_task_lane(&job->task), -1);
             Py_RETURN_NONE;
         case TETHER_NOT_OWNER:
-            return raise_not_owner(st, job, "send");
+            return guard_armed(job) ? raise_not_owner(st, job, "send") : raise_reaped(st, job);
         case TETHER_CYCLE:
             return PyErr_Format(st->OwnershipError,
                                 "the guard cannot go to a scope inside the task that it guards: that would wait for itself");
@@ -250,8 +251,13 @@ static PyObject *guard_detach(PyObject *self, PyObject *unused)
     PyObject *ref = ref_new(st, job);
     if (ref == NULL)
         return NULL;
+    bool ended;
+    if (!tether_task_disarm(&job->task, TETHER_F_DETACHED, &ended)) {
+        Py_DECREF(ref);
+        return raise_reaped(st, job);
+    }
     tether_lane_arm(tether_task_lane(&job->task), -1);
-    if (tether_task_loosen(&job->task, TETHER_F_LOOSE | TETHER_F_DETACHED))
+    if (ended)
         job_release(job);
     return ref;
 }
@@ -349,8 +355,11 @@ static void warn(job_t *job, const char *what)
 /* Lets the runtime have the task: nothing waits. */
 static void adopt(job_t *job)
 {
+    bool ended;
+    if (!tether_task_disarm(&job->task, TETHER_F_ADOPTED, &ended))
+        return;
     tether_lane_arm(tether_task_lane(&job->task), -1);
-    if (tether_task_loosen(&job->task, TETHER_F_LOOSE | TETHER_F_ADOPTED))
+    if (ended)
         job_release(job);
 }
 
@@ -387,13 +396,12 @@ static void let_go(job_t *job, bool by_collector)
     if (unstarted && !job->must_join)
         warn(job, "was neither started nor joined when its guard was dropped: it runs now, while the drop waits, so nothing "
                   "runs in parallel. Keep the guard and join it, or spawn it in a scope");
-    /* Not through may_run_here: a destructor runs it here even where a join would not (a running event loop). */
-    bool here = unstarted && st->place != PLACE_THREAD && tether_thread_room(thread) >= thread->stack_size / 4;
+    bool here = unstarted && st->place != PLACE_THREAD && !loop_runs(st) && tether_thread_room(thread) >= thread->stack_size / 4;
     if (here && tether_task_claim(thread, &job->task))
         job_run_here(st, thread, job);
     else
         wait_job_quietly(st, thread, job);
-    if (tether_task_ended(&job->task) && tether_task_reap(&job->task)) {
+    if (tether_task_ended(&job->task) && tether_task_take(&job->task, TETHER_F_LOOSE | TETHER_F_SCOPED, &word)) {
         tether_lane_arm(tether_task_lane(&job->task), -1);
         if (job->outcome == OUTCOME_FAILED)
             job_report(job);
@@ -410,11 +418,10 @@ static void guard_finalize(PyObject *self)
         let_go(((guard_t *)self)->job, true);
 }
 
-static void guard_dealloc(PyObject *self)
+static void dealloc_now(PyObject *self)
 {
     guard_t *g = (guard_t *)self;
     PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
     if (g->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
     if (g->job != NULL) {
@@ -424,6 +431,21 @@ static void guard_dealloc(PyObject *self)
     }
     PyObject_GC_Del(self);
     Py_DECREF(type);
+}
+
+static void guard_dealloc(PyObject *self)
+{
+    guard_t *g = (guard_t *)self;
+    PyObject_GC_UnTrack(self);
+    /* An exit value may be a guard whose exit value is a guard ...: the trashcan makes such a chain a loop. It may put us off
+     * till later, so only where nothing is to be waited for. */
+    if (g->job == NULL || !tether_task_ended(&g->job->task)) {
+        dealloc_now(self);
+        return;
+    }
+    Py_TRASHCAN_BEGIN(self, guard_dealloc)
+    dealloc_now(self);
+    Py_TRASHCAN_END
 }
 
 /* Once the task has ended its exit value waits for this guard alone (a failed child's also for its scope). Before that the

@@ -31,6 +31,7 @@ static void attach(tether_thread_t *thread)
             tether_fatal("no memory for a thread state");
         thread->host = ts;
         PyEval_RestoreThread(ts);
+        pystate_fit(ts, thread);
         tell_threading(st->crew_enter);
     } else {
         PyEval_RestoreThread(thread->host);
@@ -57,9 +58,9 @@ static void end(tether_thread_t *thread)
 
 static void run(tether_thread_t *thread, tether_task_t *task)
 {
-    job_t *job = job_of(task);
-    job_run_here(job_state(job), thread, job);
-    if (job_is_foreign(job)) {
+    state_t *st = thread_state(thread);
+    job_run_on_crew(st, thread, job_of(task)); /* the task may be gone afterwards */
+    if (load_relaxed(&thread->rt) != st->rt) {
         /* The task forked, and we are the child, on the only thread there is: it has run to the end of what its function
          * wanted to do here, and the process ends with it, as it does for a Thread. */
         PyEval_SaveThread();
@@ -135,6 +136,7 @@ static int drop_anchor(state_t *st)
         PyErr_NoMemory();
         return -1;
     }
+    st->anchor->thread_id = 0; /* no thread's: PyThreadState_SetAsyncExc takes the newest state of a thread (kill.c) */
     return 0;
 }
 

@@ -132,6 +132,7 @@ void job_discard(tether_thread_t *thread, job_t *job)
     drop_call(job_state(job), job);
     Py_CLEAR(job->context);
     Py_CLEAR(job->label);
+    job->named = false; /* a TaskRef may have been made meanwhile */
     Py_CLEAR(job->code);
     /* Guards that were moved to it go back to its own owner: what an ended task owns does (owner.c, effective). */
     or_acq_rel(&job->task.word, TETHER_REAPED);
@@ -146,8 +147,11 @@ PyObject *job_name(job_t *job)
         return Py_NewRef(job->label);
     PyObject *label = Py_XNewRef(job->label);
 #ifndef Py_GIL_DISABLED
-    if (label == NULL && job->fn != NULL)
-        label = name_of_callable(job_state(job), job->fn);
+    if (label == NULL && job->fn != NULL) {
+        PyObject *fn = Py_NewRef(job->fn); /* asking for __name__ may run Python code, and the task may end meanwhile */
+        label = name_of_callable(job_state(job), fn);
+        Py_DECREF(fn);
+    }
 #endif
     if (label == NULL)
         label = PyUnicode_FromString("task");
@@ -186,21 +190,26 @@ bool may_run_here(state_t *st, tether_thread_t *thread)
         break;
     }
     /* A deep stack: another thread takes the task, so that nesting of any depth completes. */
-    if (tether_thread_room(thread) < thread->stack_size / 2)
+    if (tether_thread_room(thread) < thread->stack_size - thread->stack_size / 4)
         return false;
     if (load_relaxed(&st->collecting) == thread->ident)
         return false;
+    return !loop_runs(st);
+}
+
+bool loop_runs(state_t *st)
+{
     PyObject *get = load_acquire(&st->running_loop);
     if (get == NULL) {
         PyObject *asyncio = PyDict_GetItemWithError(st->modules, st->name_asyncio);
         if (asyncio == NULL) {
             PyErr_Clear();
-            return true;
+            return false;
         }
         get = PyObject_GetAttrString(asyncio, "_get_running_loop");
         if (get == NULL) {
             PyErr_Clear(); /* still being imported */
-            return true;
+            return false;
         }
         PyObject *none = NULL;
         if (!cas_acq_rel(&st->running_loop, &none, get)) {
@@ -209,11 +218,11 @@ bool may_run_here(state_t *st, tether_thread_t *thread)
         }
     }
     PyObject *loop = PyObject_CallNoArgs(get);
-    bool none = loop == Py_None || loop == NULL;
+    bool runs = loop != NULL && loop != Py_None;
     if (loop == NULL)
         PyErr_Clear();
     Py_XDECREF(loop);
-    return none;
+    return runs;
 }
 
 /* threading.settrace and setprofile are for threads that begin: every task is one, also in place. pystate_leave puts back
@@ -242,11 +251,15 @@ static PyObject *call(job_t *job)
 static void clear_frames(PyObject *exc)
 {
     PyObject *tb = PyException_GetTraceback(exc);
-    for (PyTracebackObject *at = (PyTracebackObject *)tb; at != NULL; at = at->tb_next) {
+    PyTracebackObject *at = (PyTracebackObject *)Py_XNewRef(tb);
+    while (at != NULL) { /* destructors may cut the chain: it is held link by link */
         PyObject *r = PyObject_CallMethod((PyObject *)at->tb_frame, "clear", NULL);
         if (r == NULL)
             PyErr_Clear(); /* still running: a generator that somebody else drives */
         Py_XDECREF(r);
+        PyTracebackObject *next = (PyTracebackObject *)Py_XNewRef((PyObject *)at->tb_next);
+        Py_DECREF(at);
+        at = next;
     }
     Py_XDECREF(tb);
 }
@@ -273,7 +286,9 @@ static void note_outcome(state_t *st, job_t *job, PyObject *value)
     job->value = exc;
 }
 
-static void end(state_t *st, tether_thread_t *thread, job_t *job)
+/* outermost: a crew thread's own loop called, and nothing of Python is below us on this stack. `top` does not tell: hooks and
+ * destructors that run between the pop and the end may run tasks in place, too. */
+static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost)
 {
     bool failed = job->outcome == OUTCOME_FAILED;
     tether_task_t *task = &job->task;
@@ -281,18 +296,17 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job)
     if (tether_task_is_loose(task) && !failed)
         Py_CLEAR(job->value);
     /* On a crew thread the GIL goes before the end is announced: whoever wakes up finds it free. */
-    bool crew = thread->crew && load_relaxed(&thread->top) == NULL;
-    if (crew && load_relaxed(&task->node.rt->waiters) != 0)
+    if (outermost && load_relaxed(&task->node.rt->waiters) != 0)
         tether_crew_detach(thread);
     if (tether_task_end(thread, task, failed)) {
-        if (crew)
+        if (outermost)
             tether_crew_attach(thread);
         job_release(job);
         job_unref(job);
     }
 }
 
-void job_run_here(state_t *st, tether_thread_t *thread, job_t *job)
+static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outermost)
 {
     PyThreadState *ts = PyThreadState_Get();
     pystate_t saved;
@@ -300,6 +314,7 @@ void job_run_here(state_t *st, tether_thread_t *thread, job_t *job)
     job->context = NULL;
     bool enter_context = job->enter_context;
     tether_task_push(thread, &job->task);
+    kill_after_push(st, thread, job);
     pystate_enter(&saved, ts, enter_context ? NULL : context, thread);
     set_hook(st, st->name_trace, "settrace");
     set_hook(st, st->name_profile, "setprofile");
@@ -327,15 +342,18 @@ void job_run_here(state_t *st, tether_thread_t *thread, job_t *job)
     if (job_is_foreign(job))
         return; /* we are the child of a fork that the task made: its end is the parent's business */
     kill_after_pop(st, thread);
-    end(st, thread, job);
+    end(st, thread, job, outermost);
 }
+
+void job_run_here(state_t *st, tether_thread_t *thread, job_t *job) { run_job(st, thread, job, false); }
+void job_run_on_crew(state_t *st, tether_thread_t *thread, job_t *job) { run_job(st, thread, job, true); }
 
 void job_end_unrun(state_t *st, tether_thread_t *thread, job_t *job)
 {
     Py_CLEAR(job->context);
     job->outcome = OUTCOME_KILLED;
     drop_call(st, job);
-    end(st, thread, job);
+    end(st, thread, job, false);
 }
 
 void job_report(job_t *job)

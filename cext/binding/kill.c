@@ -53,3 +53,28 @@ void kill_after_pop(state_t *st, tether_thread_t *thread)
     if (top != NULL && (atomic_load(&top->word) & (TETHER_F_KILL | TETHER_F_RAISED)) == TETHER_F_KILL)
         kill_deliver(st, job_of(top));
 }
+
+/* Called with the task just pushed: an exception that was set for the one below, and has not been raised yet, waits. */
+void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    tether_task_t *below = job->task.below;
+    if (below == NULL || !(atomic_load(&below->word) & TETHER_F_KILL))
+        return;
+    tether_lock(&st->kill_lock);
+    if (PyThreadState_Get()->async_exc != NULL) {
+        set_async(thread, NULL);
+        and_acq_rel(&below->word, ~(uint32_t)TETHER_F_RAISED); /* again when it is on top (kill_after_pop) */
+    }
+    tether_unlock(&st->kill_lock);
+}
+
+/* A checkpoint raises in place of the asynchronous exception: once is enough. */
+void kill_raised_here(state_t *st, tether_thread_t *thread)
+{
+    tether_lock(&st->kill_lock);
+    for (tether_task_t *t = load_relaxed(&thread->top); t; t = t->below)
+        if (tether_task_word(t) & TETHER_F_KILL)
+            or_acq_rel(&t->word, TETHER_F_RAISED);
+    set_async(thread, NULL);
+    tether_unlock(&st->kill_lock);
+}

@@ -12,7 +12,7 @@ typedef struct {
     PyObject *weakrefs;
     double timeout;        /* seconds; negative: none */
     bool wait_all;
-    bool left;
+    _Atomic bool entered, left;
 } scope_t;
 
 PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs)
@@ -34,8 +34,17 @@ PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs)
     if (!check_is_valid(check))
         return NULL;
     uint64_t deadline;
-    if (deadline_from(timeout, &deadline, "timeout") < 0)
-        return NULL;
+    double seconds = -1.0;
+    if (timeout != Py_None) {
+        seconds = PyFloat_AsDouble(timeout); /* once: __float__ may answer otherwise next time */
+        PyObject *number = seconds == -1.0 && PyErr_Occurred() ? NULL : PyFloat_FromDouble(seconds);
+        int r = number == NULL ? -1 : deadline_from(number, &deadline, "timeout");
+        Py_XDECREF(number);
+        if (r < 0)
+            return NULL;
+        if (deadline == TETHER_FOREVER)
+            seconds = -1.0;
+    }
     scope_t *s = PyObject_New(scope_t, st->scope_type);
     if (s == NULL)
         return NULL;
@@ -43,9 +52,10 @@ PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs)
     s->core = NULL;
     s->weakrefs = NULL;
     s->name = name != Py_None ? Py_NewRef(name) : NULL;
-    s->timeout = deadline == TETHER_FOREVER ? -1.0 : PyFloat_AsDouble(timeout);
+    s->timeout = seconds;
     s->wait_all = wait_all;
-    s->left = false;
+    store_relaxed(&s->entered, false);
+    store_relaxed(&s->left, false);
     return (PyObject *)s;
 }
 
@@ -79,7 +89,7 @@ static PyObject *scope_enter(PyObject *self, PyObject *unused)
 {
     (void)unused;
     scope_t *s = (scope_t *)self;
-    if (s->core != NULL)
+    if (atomic_exchange(&s->entered, true))
         return PyErr_Format(PyExc_RuntimeError, "a scope can be entered once: make a new one");
     tether_thread_t *thread = need_thread(s->st);
     if (thread == NULL)
@@ -203,14 +213,13 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     scope_t *s = (scope_t *)self;
     state_t *st = s->st;
     tether_scope_t *core = s->core;
-    if (core == NULL || s->left || nargs != 3)
-        return PyErr_Format(PyExc_RuntimeError, "the scope is not open");
-    if (core->node.rt != st->rt)
+    if (core != NULL && core->node.rt != st->rt)
         Py_RETURN_FALSE; /* the parent process opened it, and waits there */
     tether_thread_t *thread = need_thread(st);
     if (thread == NULL)
         return NULL;
-    s->left = true;
+    if (core == NULL || nargs != 3 || atomic_exchange(&s->left, true))
+        return PyErr_Format(PyExc_RuntimeError, "the scope is not open");
     PyObject *body = args[1] == Py_None ? NULL : args[1];
     /* Not with on_error="wait", unless the body was asked to end. */
     if (body != NULL && (!s->wait_all || !PyErr_GivenExceptionMatches(body, PyExc_Exception)))
@@ -309,7 +318,14 @@ static void scope_dealloc(PyObject *self)
             /* Entered by hand and never left: nobody can wait any more. The children go on and are released as they end. */
             tether_scope_cancel(s->core);
             tether_scope_abandon(s->core);
-            Py_XDECREF(collect_failures(s, thread));
+            PyObject *pending = take_exception();
+            PyObject *failures = collect_failures(s, thread);
+            for (Py_ssize_t i = 0; failures != NULL && i < PyList_GET_SIZE(failures); i++) {
+                give_exception(Py_NewRef(PyList_GET_ITEM(failures, i))); /* nobody is left who could raise them (G6) */
+                PyErr_WriteUnraisable(NULL);
+            }
+            Py_XDECREF(failures);
+            give_exception(pending);
             tether_scope_done(thread, s->core);
         }
         tether_node_unref(thread, &s->core->node);

@@ -4,7 +4,13 @@
  * threading.local values hang on the thread state's `dict` up to 3.12, and on two fields of their own from 3.13. */
 #include "binding.h"
 
-enum { STACK_PER_CALL = 1024, STACK_SMALL = 2 << 20 };
+/* Bytes of stack that one counted call may take. Up to 3.11 Python and C calls count together, and recursion through a C
+ * function such as sorted(key=...) takes about 5 KB a level; later only C calls count here, two or three a level. */
+#if PY_VERSION_HEX < 0x030C0000
+enum { STACK_PER_CALL = 6 * 1024, STACK_SMALL = 6 << 20 };
+#else
+enum { STACK_PER_CALL = 2560 };
+#endif
 
 PyObject *take_exception(void)
 {
@@ -65,6 +71,12 @@ static void swap_recursion(pystate_t *saved, PyThreadState *ts, tether_thread_t 
 #endif
 }
 
+void pystate_fit(PyThreadState *ts, tether_thread_t *thread)
+{
+    pystate_t unused;
+    swap_recursion(&unused, ts, thread);
+}
+
 void pystate_enter(pystate_t *saved, PyThreadState *ts, PyObject *context, tether_thread_t *thread)
 {
     saved->ts = ts;
@@ -98,6 +110,10 @@ void pystate_enter(pystate_t *saved, PyThreadState *ts, PyObject *context, tethe
     saved->profileobj = Py_XNewRef(ts->c_profileobj);
     saved->tracefunc = ts->c_tracefunc;
     saved->profilefunc = ts->c_profilefunc;
+    if (saved->tracefunc != NULL)
+        PyEval_SetTrace(NULL, NULL); /* the joiner's; job.c sets the one for new threads */
+    if (saved->profilefunc != NULL)
+        PyEval_SetProfile(NULL, NULL);
 
     swap_recursion(saved, ts, thread);
 }
@@ -120,10 +136,35 @@ static void drop_locals(PyThreadState *ts)
     }
 }
 
+#if PY_VERSION_HEX < 0x030D0000
+/* A threading.local that dies takes its entry out of every thread state's dict, but not out of one that we have put aside;
+ * what stays there points to freed memory, under a key that the next local at the same address would use. The entries of
+ * dead ones are known by this: nobody has a weak reference to them any more. */
+static void bury_dead_locals(PyObject *dict)
+{
+    PyObject *key, *value;
+    for (bool again = dict != NULL; again;) {
+        again = false;
+        for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, &value);) {
+            if (strcmp(Py_TYPE(value)->tp_name, "_thread._localdummy") == 0 && *PyObject_GET_WEAKREFS_LISTPTR(value) == NULL) {
+                Py_INCREF(key);
+                again = PyDict_DelItem(dict, key) == 0;
+                Py_DECREF(key);
+                break;
+            }
+        }
+    }
+    PyErr_Clear();
+}
+#endif
+
 void pystate_leave(pystate_t *saved)
 {
     PyThreadState *ts = saved->ts;
     drop_locals(ts);
+#if PY_VERSION_HEX < 0x030D0000
+    bury_dead_locals(saved->dict);
+#endif
     ts->dict = saved->dict;
 #if PY_VERSION_HEX >= 0x030D0000
     ts->threading_local_key = saved->local_key;

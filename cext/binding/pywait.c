@@ -40,7 +40,7 @@ void raise_cancelled(state_t *st, tether_thread_t *thread)
     bool kill;
     PyObject *detail = Py_XNewRef(cancel_detail(thread, &kill));
     if (kill)
-        PyThreadState_SetAsyncExc(thread->ident, NULL); /* raised here and now, so not once more */
+        kill_raised_here(st, thread);
     PyObject *type = kill ? st->KilledTask : st->Cancelled;
     if (detail != NULL)
         PyErr_SetObject(type, detail);
@@ -139,7 +139,8 @@ static int raise_for(state_t *st, tether_thread_t *thread, tether_status_t statu
 
 int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline)
 {
-    tether_wait_t how = {.deadline = deadline, .cancellable = true, .help = may_run_here(st, thread)};
+    tether_wait_t how = {.deadline = deadline, .cancellable = true,
+                         .help = deadline == TETHER_FOREVER && may_run_here(st, thread)};
     bool raised;
     tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
     if (status == TETHER_TIMEOUT && !raised) {

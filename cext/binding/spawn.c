@@ -98,6 +98,8 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
     return (PyObject *)guard;
 
 failed:
+    if (job != NULL) /* back to whom they came from; by the job's owner they would go to a scope's opener */
+        tether_owner_claim(thread, guards.tasks, guards.n, &job->task);
     guards_clear(&guards);
     if (guard != NULL) {
         PyObject_GC_Del(guard);

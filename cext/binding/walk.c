@@ -133,9 +133,13 @@ static int push_function(walk_t *w, PyObject *fn)
 {
     PyObject *closure = PyFunction_GET_CLOSURE(fn);
     if (closure != NULL)
-        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(closure); i++)
-            if (push(w, PyCell_GET(PyTuple_GET_ITEM(closure, i))) < 0)
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(closure); i++) {
+            PyObject *content = PyCell_Get(PyTuple_GET_ITEM(closure, i)); /* a reference: others may set the cell */
+            int r = push(w, content);
+            Py_XDECREF(content);
+            if (r < 0)
                 return -1;
+        }
     if (push(w, PyFunction_GET_DEFAULTS(fn)) < 0)
         return -1;
     return push(w, PyFunction_GET_KW_DEFAULTS(fn));

@@ -109,8 +109,8 @@ static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assig
             task = NULL; /* cancelled before the start */
     }
     for (;;) {
-        if (task == NULL && (task = tether_lane_take(me)) == NULL)
-            break;
+        if (task == NULL && (me->asked_stack != 0 || (task = tether_lane_take(me)) == NULL))
+            break; /* a thread with a stack of its own serves one task */
         turned(me);
         rt->host.run(me, task);
         task = NULL;

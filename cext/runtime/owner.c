@@ -206,7 +206,7 @@ tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, 
     enum { STEPS = 1 << 20 }; /* more than there can be threads: a cycle without us, which its own members break, ends here */
     for (int step = 0; at != NULL && step < STEPS; step++) {
         if (at->kind == TETHER_NODE_SCOPE) {
-            if (at != node && waits_for_us(thread, (tether_scope_t *)at))
+            if (waits_for_us(thread, (tether_scope_t *)at))
                 status = TETHER_DEADLOCK;
             scope_ahead = true;
             break;

@@ -103,7 +103,13 @@ tether_status_t tether_scope_adopt(tether_scope_t *scope, tether_task_t *task)
         return TETHER_CLOSED;
     }
     /* One exchange decides whether it ends as our child (tether_scope_child_ended then waits for this lock) or had ended. */
-    uint32_t word = or_acq_rel(&task->word, TETHER_F_SCOPED);
+    uint32_t word = load_relaxed(&task->word);
+    do {
+        if (tether_state(word) == TETHER_REAPED || (word & TETHER_F_LOOSE)) { /* another thread of the owner was faster */
+            tether_unlock(&scope->lock);
+            return TETHER_NOT_OWNER;
+        }
+    } while (!cas_acq_rel(&task->word, &word, word | TETHER_F_SCOPED));
     bool alive = tether_state(word) < TETHER_EXITED;
     if (alive || (word & TETHER_F_FAILED)) {
         append(scope, task);

@@ -148,19 +148,37 @@ bool tether_task_end(tether_thread_t *thread, tether_task_t *task, bool failed)
     return release;
 }
 
-bool tether_task_reap(tether_task_t *task)
+bool tether_task_take(tether_task_t *task, uint32_t refuse, uint32_t *before)
 {
     uint32_t word = load_acquire(&task->word);
     do {
-        if (tether_state(word) != TETHER_EXITED)
+        *before = word;
+        if (tether_state(word) != TETHER_EXITED || (word & refuse))
             return false;
     } while (!cas_acq_rel(&task->word, &word, (word & ~(uint32_t)TETHER_STATE) | TETHER_REAPED));
     return true;
 }
 
+bool tether_task_reap(tether_task_t *task)
+{
+    uint32_t before;
+    return tether_task_take(task, 0, &before);
+}
+
 bool tether_task_loosen(tether_task_t *task, uint32_t flags)
 {
     return tether_state(or_acq_rel(&task->word, TETHER_F_LOOSE | flags)) >= TETHER_EXITED;
+}
+
+bool tether_task_disarm(tether_task_t *task, uint32_t flags, bool *ended)
+{
+    uint32_t word = load_acquire(&task->word);
+    do {
+        if (tether_state(word) == TETHER_REAPED || (word & (TETHER_F_LOOSE | TETHER_F_SCOPED)))
+            return false;
+    } while (!cas_acq_rel(&task->word, &word, word | TETHER_F_LOOSE | flags));
+    *ended = tether_state(word) == TETHER_EXITED;
+    return true;
 }
 
 bool tether_task_cancel(tether_task_t *task, uint32_t also)

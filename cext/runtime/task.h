@@ -47,8 +47,14 @@ bool tether_task_is_loose(const tether_task_t *task);
 /* EXITED -> REAPED; true for exactly one caller, who owns the exit value from then on. */
 bool tether_task_reap(tether_task_t *task);
 
+/* The same, but not of a task with one of the flags `refuse`. *before: the word that the exchange replaced. */
+bool tether_task_take(tether_task_t *task, uint32_t refuse, uint32_t *before);
+
 /* The guard lets go (flags: LOOSE with ADOPTED or DETACHED). true: the task has ended, so the caller must reap and release. */
 bool tether_task_loosen(tether_task_t *task, uint32_t flags);
+
+/* The same for an armed guard; false: it is not armed (any more), nothing was done. *ended: the caller must reap and release. */
+bool tether_task_disarm(tether_task_t *task, uint32_t flags, bool *ended);
 
 /* Asks the task to end. Sets CANCEL (and `also`); wakes it if it sleeps in a wait of tether.
  * returns false if it had ended. A task that has not started stays queued: the caller may claim it and end it at once. */
