@@ -1,0 +1,24 @@
+"""Real input: SHA-256 of every file of the standard library."""
+
+from __future__ import annotations
+
+import pytest
+
+from tether._bench import hashing, library
+
+
+@pytest.fixture(scope="module")
+def paths():
+    return library.files()
+
+
+@pytest.mark.benchmark(group="SHA-256 of the standard library")
+@pytest.mark.parametrize("side", ["tether", "ThreadPoolExecutor(2)", "serial"])
+def bench_hash(benchmark, executor, paths, side):
+    run = {
+        "tether": lambda: hashing.tasks(paths),
+        "ThreadPoolExecutor(2)": lambda: hashing.pool(executor, paths),
+        "serial": lambda: [library.digest(path) for path in paths],
+    }[side]
+    result = benchmark.pedantic(run, rounds=5, warmup_rounds=1)
+    assert result == [library.digest(path) for path in paths]
