@@ -240,6 +240,7 @@ guard_t *guard_alloc(state_t *st);
 bool guard_armed(const job_t *job);
 
 PyObject *ref_new(state_t *st, job_t *job); /* NULL job: the root */
+PyObject *refs_list(state_t *st, guards_t *tasks); /* TaskRefs of them all; takes over the list and its references */
 job_t *ref_job(state_t *st, PyObject *ref, bool *is_ref);
 int job_cancel(state_t *st, tether_thread_t *thread, job_t *job, PyObject *reason, uint32_t also);
 PyObject *reason_text(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, bool *ok);

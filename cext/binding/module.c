@@ -93,15 +93,7 @@ static PyObject *core_tasks(PyObject *module, PyObject *unused)
         guards_clear(&found);
         found.n = n; /* more have come meanwhile: again with more room */
     }
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; i < found.n && list != NULL; i++) {
-        PyObject *ref = ref_new(st, job_of(found.tasks[i]));
-        if (ref == NULL || PyList_Append(list, ref) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(ref);
-    }
-    guards_clear(&found);
-    return list;
+    return refs_list(st, &found);
 }
 
 static PyObject *core_counters(PyObject *module, PyObject *unused)

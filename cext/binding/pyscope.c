@@ -103,7 +103,7 @@ static PyObject *scope_enter(PyObject *self, PyObject *unused)
     return Py_NewRef(self);
 }
 
-static void collect_names(tether_task_t *task, void *arg)
+static void note_living(tether_task_t *task, void *arg)
 {
     guards_t *list = arg;
     if (list->n < list->room && !tether_task_ended(task)) {
@@ -115,19 +115,11 @@ static void collect_names(tether_task_t *task, void *arg)
 /* The children that have not ended, as TaskRefs. */
 static PyObject *living(scope_t *s)
 {
-    PyObject *list = PyList_New(0);
     guards_t found = {.room = s->core && s->core->node.rt == s->st->rt ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
     found.tasks = found.room ? PyMem_Malloc(found.room * sizeof *found.tasks) : NULL;
     if (found.tasks != NULL)
-        tether_scope_each(s->core, collect_names, &found);
-    for (size_t i = 0; i < found.n && list != NULL; i++) {
-        PyObject *ref = ref_new(s->st, job_of(found.tasks[i]));
-        if (ref == NULL || PyList_Append(list, ref) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(ref);
-    }
-    guards_clear(&found);
-    return list;
+        tether_scope_each(s->core, note_living, &found);
+    return refs_list(s->st, &found);
 }
 
 /* Of these tasks, those that were not ended by a cancellation. */

@@ -59,15 +59,13 @@ int checkpoint(state_t *st, tether_thread_t *thread)
 
 static void raise_deadlock(state_t *st, tether_wait_t *how)
 {
-    PyObject *cycle = PyList_New(0);
-    for (size_t i = 0; i < how->cycle_len; i++) {
-        job_t *job = job_of(how->cycle[i]);
-        PyObject *ref = cycle ? ref_new(st, job) : NULL;
-        if (ref == NULL || PyList_Append(cycle, ref) < 0)
-            Py_CLEAR(cycle);
-        Py_XDECREF(ref);
-        job_unref(job);
+    guards_t tasks = {.n = how->cycle_len, .tasks = PyMem_Malloc(sizeof how->cycle)};
+    if (tasks.tasks == NULL) {
+        PyErr_NoMemory();
+        return;
     }
+    memcpy(tasks.tasks, how->cycle, sizeof how->cycle);
+    PyObject *cycle = refs_list(st, &tasks);
     if (cycle == NULL)
         return;
     PyObject *exc = PyObject_CallOneArg(st->DeadlockError, cycle);

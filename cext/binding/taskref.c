@@ -19,6 +19,19 @@ PyObject *ref_new(state_t *st, job_t *job)
     return (PyObject *)ref;
 }
 
+PyObject *refs_list(state_t *st, guards_t *tasks)
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; i < tasks->n && list != NULL; i++) {
+        PyObject *ref = ref_new(st, job_of(tasks->tasks[i]));
+        if (ref == NULL || PyList_Append(list, ref) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(ref);
+    }
+    guards_clear(tasks);
+    return list;
+}
+
 job_t *ref_job(state_t *st, PyObject *obj, bool *is_ref)
 {
     *is_ref = Py_TYPE(obj) == st->ref_type;

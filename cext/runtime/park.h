@@ -35,12 +35,6 @@ tether_status_t tether_park(tether_parker_t *parker, uint64_t deadline);
 /* Called by anyone, with or without locks held. pre: the parker's memory lives (thread records do, thread.h). */
 void tether_unpark(tether_parker_t *parker);
 
-/* Has a wake-up arrived? For spinning before a park. */
-static inline bool tether_parker_notified(tether_parker_t *parker)
-{
-    return load_relaxed(&parker->word) == TETHER_PARKER_NOTIFIED;
-}
-
 /* Sleeps on `key` if still(arg) is true under the key's bucket lock; still() must not block.
  * returns OK (woken by wake_all, by a bare unpark, or still() was false), TIMEOUT or INTERRUPTED. */
 tether_status_t tether_lot_wait(const void *key, tether_parker_t *parker, bool (*still)(void *), void *arg,
