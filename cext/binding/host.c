@@ -68,6 +68,8 @@ static void run(tether_thread_t *thread, tether_task_t *task)
     }
 }
 
+/* In sub-interpreters a thread state lives no longer than the work: CPython up to 3.13 takes whatever state it finds first
+ * when it enters or ends one from outside, and must not find that of a thread that merely lingers. */
 void host_fill(tether_host_t *host)
 {
     *host = (tether_host_t){
@@ -82,6 +84,7 @@ void host_fill(tether_host_t *host)
         .attach = attach,
         .detach = detach,
         .run = run,
+        .rest = PyInterpreterState_Get() == PyInterpreterState_Main() ? NULL : end,
         .dispose = job_dispose,
     };
 }
@@ -126,9 +129,10 @@ static void write_abandoned(state_t *st)
 
 /* A sub-interpreter's first thread state is a part of the interpreter, and CPython 3.12 and 3.13 hand it out again when no
  * other exists, before it has been cleaned ("thread state already initialized"). Crew threads come and go while nobody else
- * is inside; so one state that nobody uses stays as long as they may, and that moment never comes. */
+ * is inside; so one state that nobody uses stays as long as they may, and that moment never comes. (3.11 keeps one itself.) */
 static int drop_anchor(state_t *st)
 {
+#if PY_VERSION_HEX >= 0x030C0000
     if (st->anchor != NULL || st->interp == PyInterpreterState_Main())
         return 0;
     st->anchor = PyThreadState_New(st->interp);
@@ -136,16 +140,20 @@ static int drop_anchor(state_t *st)
         PyErr_NoMemory();
         return -1;
     }
-    st->anchor->thread_id = 0; /* no thread's: PyThreadState_SetAsyncExc takes the newest state of a thread (kill.c) */
+    st->anchor->thread_id = 0; /* it runs nothing: PyThreadState_SetAsyncExc must not take it for the thread that made it */
+#else
+    (void)st;
+#endif
     return 0;
 }
 
 static void weigh_anchor(state_t *st)
 {
-    if (st->anchor == NULL)
-        return;
-    PyThreadState_Clear(st->anchor);
-    PyThreadState_Delete(st->anchor);
+    /* Whoever ends the interpreter may have picked it to do so (3.12, 3.13): then it goes with the interpreter. */
+    if (st->anchor != NULL && st->anchor != PyThreadState_Get()) {
+        PyThreadState_Clear(st->anchor);
+        PyThreadState_Delete(st->anchor);
+    }
     st->anchor = NULL;
 }
 

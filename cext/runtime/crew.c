@@ -122,6 +122,8 @@ static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assig
         }
     }
     tether_crew_detach(me);
+    if (rt->host.rest != NULL)
+        rt->host.rest(me);
 }
 
 /* Sleeps until there is work. returns false when it is time to go; *assigned is a task given to us, or NULL: look around. */

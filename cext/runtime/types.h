@@ -207,6 +207,8 @@ typedef struct {
     /* attach may block (for the GIL). Between the two, host code may run. */
     void (*attach)(tether_thread_t *thread);
     void (*detach)(tether_thread_t *thread);
+    /* On crew threads, detached, with nothing to do for now. May be NULL. */
+    void (*rest)(tether_thread_t *thread);
     /* Runs a claimed task on a crew thread, attached, and ends in tether_task_end. Like whoever claims a task, it first
      * looks at tether_task_cancelled and ends without running what was cancelled: a thread that has found its stack not
      * cancelled looks again only when somebody cancels (tether_thread_cancelled). May return detached, after
