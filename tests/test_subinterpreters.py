@@ -175,3 +175,19 @@ poll(lambda: os_threads() <= before, "the threads of the interpreters to end")
 """
     )
     run_python(code, check=True)
+
+
+@pytest.mark.parametrize("spawn", ["tether.spawn", "tether.options(dedicated=True).spawn"], ids=["lazy", "dedicated"])
+def test_process_ends_normally_with_an_interpreter_left_open(spawn, run_python):
+    # G20: CPython ends it with whatever thread state it finds, and that must not be one of ours
+    code = f"""
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    import sys
+    left = interpreters.create()
+    interpreters.run_string(left, "import tether; {spawn}(int).join()")
+    sys.exit(3)
+    """
+    assert run_python(code).rc == 3

@@ -49,7 +49,6 @@ typedef enum { PLACE_AUTO, PLACE_INLINE, PLACE_THREAD, PLACE_RANDOM } place_t;
 typedef struct {
     tether_runtime_t *rt;
     PyInterpreterState *interp;
-    PyThreadState *anchor;     /* host.c */
     PyTypeObject *guard_type, *ref_type, *scope_type, *options_type;
 #define X(name) PyObject *name;
     STATE_OBJECTS(X)

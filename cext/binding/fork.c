@@ -24,7 +24,6 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
     store_relaxed(&st->graves, NULL);
     store_relaxed(&st->collecting, 0ul);
     st->main_thread = (unsigned long)PyThread_get_thread_ident(); /* this thread is the main thread now */
-    st->anchor = NULL;
     tether_host_t host;
     host_fill(&host);
     host.max_threads = load_relaxed(&st->rt->max_threads);

@@ -22,15 +22,30 @@ static void tell_threading(PyObject *what)
     Py_XDECREF(r);
 }
 
+static PyThreadState *new_state(state_t *st)
+{
+    PyThreadState *ts = PyThreadState_New(st->interp);
+    if (ts == NULL)
+        tether_fatal("no memory for a thread state");
+    return ts;
+}
+
 static void attach(tether_thread_t *thread)
 {
     if (thread->host == NULL) {
         state_t *st = thread_state(thread);
-        PyThreadState *ts = PyThreadState_New(st->interp);
-        if (ts == NULL)
-            tether_fatal("no memory for a thread state");
+        /* A sub-interpreter's first thread state is a part of the interpreter, and CPython 3.12 and 3.13 hand it out when no
+         * other exists, even before the last user's end has cleaned it ("thread state already initialized"). Ours must never
+         * be that one: a first takes the place, and goes again while ours keeps the list from being empty. */
+        bool sub = PY_VERSION_HEX >= 0x030C0000 && st->interp != PyInterpreterState_Main();
+        PyThreadState *first = sub ? new_state(st) : NULL;
+        PyThreadState *ts = new_state(st);
         thread->host = ts;
         PyEval_RestoreThread(ts);
+        if (first != NULL) {
+            PyThreadState_Clear(first);
+            PyThreadState_Delete(first);
+        }
         pystate_fit(ts, thread);
         tell_threading(st->crew_enter);
     } else {
@@ -127,36 +142,6 @@ static void write_abandoned(state_t *st)
     Py_XDECREF(r);
 }
 
-/* A sub-interpreter's first thread state is a part of the interpreter, and CPython 3.12 and 3.13 hand it out again when no
- * other exists, before it has been cleaned ("thread state already initialized"). Crew threads come and go while nobody else
- * is inside; so one state that nobody uses stays as long as they may, and that moment never comes. (3.11 keeps one itself.) */
-static int drop_anchor(state_t *st)
-{
-#if PY_VERSION_HEX >= 0x030C0000
-    if (st->anchor != NULL || st->interp == PyInterpreterState_Main())
-        return 0;
-    st->anchor = PyThreadState_New(st->interp);
-    if (st->anchor == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    st->anchor->thread_id = 0; /* it runs nothing: PyThreadState_SetAsyncExc must not take it for the thread that made it */
-#else
-    (void)st;
-#endif
-    return 0;
-}
-
-static void weigh_anchor(state_t *st)
-{
-    /* Whoever ends the interpreter may have picked it to do so (3.12, 3.13): then it goes with the interpreter. */
-    if (st->anchor != NULL && st->anchor != PyThreadState_Get()) {
-        PyThreadState_Clear(st->anchor);
-        PyThreadState_Delete(st->anchor);
-    }
-    st->anchor = NULL;
-}
-
 /* Registered with threading: every task has ended, and every thread of ours is gone, before the interpreter takes itself
  * apart. Never raises. */
 static PyObject *drain(PyObject *module, PyObject *unused)
@@ -193,7 +178,6 @@ static PyObject *drain(PyObject *module, PyObject *unused)
     tether_runtime_stop(rt);
     PyEval_RestoreThread(ts);
     job_clear_graves(st);
-    weigh_anchor(st);
     st->stopped = true;
     Py_RETURN_NONE;
 }
@@ -252,7 +236,7 @@ int host_prepare(state_t *st)
         goto done;
     }
     Py_DECREF(event);
-    if (drop_anchor(st) < 0 || fork_prepare(st) < 0)
+    if (fork_prepare(st) < 0)
         goto done;
     st->started = true;
     result = 0;
