@@ -83,8 +83,9 @@ tether_status_t tether_task_queue(tether_task_t *task)
     if (queued == 0)
         return TETHER_SHUTDOWN;
     tether_ticker_poke(rt);
-    /* One task is likely to be joined in place; a second one is worth a thread, if two can run at the same time. */
-    if (queued > 1 && !rt->host.serial)
+    /* One task is likely to be joined in place; a second one is worth a thread, if two can run at the same time and the
+     * spawner leaves it a core. */
+    if (queued > 1 && !rt->host.serial && tether_crew_busy(rt) + 1 < rt->cores)
         tether_crew_nudge(rt);
     return TETHER_OK;
 }

@@ -34,7 +34,7 @@ static uint64_t cpu_of_program(tether_runtime_t *rt)
 static bool may_begin(tether_runtime_t *rt)
 {
     uint64_t until = 0;
-    while (load_relaxed(&rt->crew.beginning) >= (rt->host.serial ? 2 : 2 * rt->cores)) {
+    while (load_relaxed(&rt->crew.beginning) >= (rt->host.serial ? 3 : 2 * rt->cores)) {
         uint64_t now = tether_now();
         if (until == 0)
             until = now + BEGIN_WAIT;
@@ -85,10 +85,15 @@ static uint64_t look(tether_runtime_t *rt, look_t *l)
     /* How many cores' worth of work leave one idle? With a GIL, half of one; else all but half of one. */
     uint64_t spare = rt->host.serial ? elapsed / 2 : elapsed * rt->cores - elapsed / 2;
     if (used < spare && load_relaxed(&rt->crew.beginning) == 0) {
-        bool all_blocked = used < elapsed / 2;
-        add_threads(rt, all_blocked ? l->batch : 1);
-        l->batch = l->batch * 2 < BATCH_MOST ? l->batch * 2 : BATCH_MOST;
-        return TICK_GROWING;
+        /* A thread that blocks starts one task and stays with it. If more were started than that, threads are not what is
+         * missing: small tasks that wait for one another leave the CPU idle for moments, too. */
+        uint32_t busy = tether_crew_busy(rt);
+        bool all_blocked = used < elapsed / 2 && starts <= 2 * (uint64_t)(busy + 1);
+        if (all_blocked || busy < rt->cores) {
+            add_threads(rt, all_blocked ? l->batch : 1);
+            l->batch = !all_blocked ? 1 : l->batch * 2 < BATCH_MOST ? l->batch * 2 : BATCH_MOST;
+            return TICK_GROWING;
+        }
     }
     l->batch = 1;
     bool slow = starts * TICK < SLOW_STARTS * elapsed;

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tether",
         description="Without a command: what tether can do with this build of Python on this machine.",
     )
-    parser.add_argument("--version", action="version", version=f"tether {machine.tether_version()}")
+    parser.add_argument("--version", action="version", version=f"tether {tether.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     bench = commands.add_parser("bench", help="compare tether with threading and ThreadPoolExecutor on this machine")
     command.add_arguments(bench)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def about() -> str:
     """What this build and this machine can do, one fact on a line."""
     facts = {
-        "tether": machine.tether_version(),
+        "tether": tether.__version__,
         "Python": f"{platform.python_version()}, {machine.build()}, {platform.python_compiler()}",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "processor": machine.processor(),

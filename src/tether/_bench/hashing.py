@@ -13,7 +13,7 @@ def tasks(paths: Sequence[str]) -> list[str]:
     """The digests of `paths`, a task of one scope for each file."""
     with tether.scope() as s:
         guards = [s.spawn(digest, path) for path in paths]
-        return [guard.join() for guard in guards]
+    return [guard.join() for guard in guards]
 
 
 def pool(executor: ThreadPoolExecutor, paths: Sequence[str]) -> list[str]:
@@ -26,7 +26,7 @@ def in_place(paths: Sequence[str]) -> float:
     home = get_ident()
     with tether.scope() as s:
         guards = [s.spawn(_digest_where, path) for path in paths]
-        return sum(guard.join() == home for guard in guards) / max(1, len(paths))
+    return sum(guard.join() == home for guard in guards) / max(1, len(paths))
 
 
 def _digest_where(path: str) -> int:

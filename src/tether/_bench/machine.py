@@ -6,8 +6,9 @@ import resource
 import sys
 import sysconfig
 import threading
-from importlib import metadata
 from pathlib import Path
+
+import tether
 
 
 def gil_enabled() -> bool:
@@ -43,14 +44,6 @@ def processor() -> str:
     return next(names, "") or platform.machine()
 
 
-def tether_version() -> str:
-    """The installed version, or "unknown" where tether is used without having been installed."""
-    try:
-        return metadata.version("tether")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
 def thread_stack() -> str:
     """The stack that a thread gets if nobody asks for another."""
     size = threading.stack_size() or resource.getrlimit(resource.RLIMIT_STACK)[0]
@@ -65,7 +58,7 @@ def placement() -> str:
 def description() -> dict[str, str | int]:
     """All of it, for a report; numbers mean nothing without."""
     return {
-        "tether": tether_version(),
+        "tether": tether.__version__,
         "python": platform.python_version(),
         "build": build(),
         "compiler": platform.python_compiler(),

@@ -12,8 +12,9 @@ def tasks(count: int) -> None:
     """One scope, `count` empty tasks; every result is collected, as the pool's are."""
     with tether.scope() as s:
         spawn = s.spawn
-        for guard in [spawn(empty) for _ in range(count)]:
-            guard.join()
+        guards = [spawn(empty) for _ in range(count)]
+    for guard in guards:
+        guard.join()
 
 
 def pool(executor: ThreadPoolExecutor, count: int) -> None:
@@ -28,4 +29,4 @@ def in_place(count: int) -> float:
     home = get_ident()
     with tether.scope() as s:
         guards = [s.spawn(get_ident) for _ in range(count)]
-        return sum(guard.join() == home for guard in guards) / count
+    return sum(guard.join() == home for guard in guards) / count
