@@ -13,7 +13,6 @@ import tether
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-SCRIPTS = sorted([*(ROOT / "docs").glob("examples/**/*.py"), *(ROOT / "tests" / "examples").glob("**/*.py")])
 
 
 def docstrings():
@@ -69,12 +68,6 @@ def test_example_of_a_page_runs(code, run_python, tmp_path):
         script.write_text(code)
         result = run_python(None, args=(str(script),))
         assert result.rc == 0, result.err
-
-
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_example_script_runs(path, run_python):
-    result = run_python(None, args=(str(path),))
-    assert result.rc == 0, result.err
 
 
 def test_readme_has_an_example():
