@@ -42,13 +42,17 @@ typedef enum { PLACE_AUTO, PLACE_INLINE, PLACE_THREAD, PLACE_RANDOM } place_t;
 #define ERROR_OBJECTS(X)                                                                             \
     X(OwnershipError) X(TaskKilled) X(ReapedError) X(ScopeClosedError) X(ShutdownError) X(DeadlockError) X(Cancelled) \
     X(KilledTask) X(ForkedError)
-#define SETTLE_OBJECTS(X) X(settle)
+#define SETTLE_OBJECTS(X) X(settle) X(nothing)
 #define EXIT_OBJECTS(X) X(Completed) X(Killed) X(KillReason) X(TaskState)
 #define STATE_OBJECTS(X) ERROR_OBJECTS(X) SETTLE_OBJECTS(X) EXIT_OBJECTS(X)
 
 typedef struct {
     tether_runtime_t *rt;
     PyInterpreterState *interp;
+    bool sub;                  /* not the main interpreter */
+    tether_lock_t anchor_lock; /* guards `anchor` (host.c) */
+    PyThreadState *anchor;
+    _Atomic uint32_t spawning, crew_inside; /* sub-interpreters: spawns under way, crew thread states that exist */
     PyTypeObject *guard_type, *ref_type, *scope_type, *options_type;
 #define X(name) PyObject *name;
     STATE_OBJECTS(X)
@@ -266,6 +270,10 @@ int fork_prepare(state_t *st);
 
 /* host.c */
 void host_fill(tether_host_t *host);
+/* Sub-interpreters: around a spawn, and whenever a task may have been the last. */
+int anchor_drop(state_t *st);
+void anchor_spawned(state_t *st);
+void anchor_weigh(state_t *st, uint32_t mine);
 int host_prepare(state_t *st); /* at the first spawn */
 
 #endif

@@ -22,30 +22,68 @@ static void tell_threading(PyObject *what)
     Py_XDECREF(r);
 }
 
-static PyThreadState *new_state(state_t *st)
+/* ---- the anchor -------------------------------------------------------------------------------------------------------
+ *
+ * A sub-interpreter's first thread state is a part of the interpreter. CPython 3.12 and 3.13 hand it out whenever no other
+ * exists, even before its last user's end has cleaned it ("thread state already initialized"), and crew threads begin while
+ * nobody else is inside. So while a task is alive there, a thread state that nobody uses keeps the list from being empty. It
+ * must not stay longer: those versions end an interpreter that was left open with whatever state they find first. */
+
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+#define NEEDS_ANCHOR 1
+#else
+#define NEEDS_ANCHOR 0
+#endif
+
+int anchor_drop(state_t *st)
 {
-    PyThreadState *ts = PyThreadState_New(st->interp);
-    if (ts == NULL)
-        tether_fatal("no memory for a thread state");
-    return ts;
+    int r = 0;
+    atomic_fetch_add(&st->spawning, 1);
+    tether_lock(&st->anchor_lock);
+    if (NEEDS_ANCHOR && st->anchor == NULL) {
+        st->anchor = PyThreadState_New(st->interp);
+        if (st->anchor == NULL)
+            r = -1;
+        else
+            st->anchor->thread_id = 0; /* PyThreadState_SetAsyncExc must not take it for the thread that made it */
+    }
+    tether_unlock(&st->anchor_lock);
+    if (r < 0) {
+        atomic_fetch_sub(&st->spawning, 1);
+        PyErr_NoMemory();
+    }
+    return r;
+}
+
+void anchor_spawned(state_t *st) { atomic_fetch_sub(&st->spawning, 1); }
+
+/* Called attached. `mine`: how many of the crew's thread states in use are the caller's, who is about to end it. */
+void anchor_weigh(state_t *st, uint32_t mine)
+{
+    PyThreadState *anchor = NULL;
+    tether_lock(&st->anchor_lock);
+    if (atomic_load(&st->spawning) == 0 && tether_runtime_live(st->rt) == 0 && atomic_load(&st->crew_inside) <= mine) {
+        anchor = st->anchor;
+        st->anchor = NULL;
+    }
+    tether_unlock(&st->anchor_lock);
+    /* Whoever ends the interpreter may have picked it to do so: then it goes with the interpreter. */
+    if (anchor != NULL && anchor != PyThreadState_Get()) {
+        PyThreadState_Clear(anchor);
+        PyThreadState_Delete(anchor);
+    }
 }
 
 static void attach(tether_thread_t *thread)
 {
     if (thread->host == NULL) {
         state_t *st = thread_state(thread);
-        /* A sub-interpreter's first thread state is a part of the interpreter, and CPython 3.12 and 3.13 hand it out when no
-         * other exists, even before the last user's end has cleaned it ("thread state already initialized"). Ours must never
-         * be that one: a first takes the place, and goes again while ours keeps the list from being empty. */
-        bool sub = PY_VERSION_HEX >= 0x030C0000 && st->interp != PyInterpreterState_Main();
-        PyThreadState *first = sub ? new_state(st) : NULL;
-        PyThreadState *ts = new_state(st);
+        PyThreadState *ts = PyThreadState_New(st->interp);
+        if (ts == NULL)
+            tether_fatal("no memory for a thread state");
         thread->host = ts;
+        atomic_fetch_add(&st->crew_inside, 1);
         PyEval_RestoreThread(ts);
-        if (first != NULL) {
-            PyThreadState_Clear(first);
-            PyThreadState_Delete(first);
-        }
         pystate_fit(ts, thread);
         tell_threading(st->crew_enter);
     } else {
@@ -65,10 +103,14 @@ static void end(tether_thread_t *thread)
         return;
     PyThreadState *ts = thread->host;
     PyEval_RestoreThread(ts);
-    tell_threading(thread_state(thread)->crew_leave);
+    state_t *st = thread_state(thread);
+    tell_threading(st->crew_leave);
     thread->host = NULL;
     PyThreadState_Clear(ts);
+    if (st->sub)
+        anchor_weigh(st, 1);
     PyThreadState_DeleteCurrent();
+    atomic_fetch_sub(&st->crew_inside, 1);
 }
 
 static void run(tether_thread_t *thread, tether_task_t *task)
@@ -99,7 +141,7 @@ void host_fill(tether_host_t *host)
         .attach = attach,
         .detach = detach,
         .run = run,
-        .rest = PyInterpreterState_Get() == PyInterpreterState_Main() ? NULL : end,
+        .rest = PyInterpreterState_Get() == PyInterpreterState_Main() ? NULL : end, /* in a sub-interpreter */
         .dispose = job_dispose,
     };
 }
@@ -178,6 +220,8 @@ static PyObject *drain(PyObject *module, PyObject *unused)
     tether_runtime_stop(rt);
     PyEval_RestoreThread(ts);
     job_clear_graves(st);
+    if (st->sub)
+        anchor_weigh(st, 0);
     st->stopped = true;
     Py_RETURN_NONE;
 }

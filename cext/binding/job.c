@@ -343,6 +343,8 @@ static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outer
         return; /* we are the child of a fork that the task made: its end is the parent's business */
     kill_after_pop(st, thread);
     end(st, thread, job, outermost);
+    if (st->sub && !outermost)
+        anchor_weigh(st, 0);
 }
 
 void job_run_here(state_t *st, tether_thread_t *thread, job_t *job) { run_job(st, thread, job, false); }

@@ -17,6 +17,25 @@
 
 static void set_async(tether_thread_t *thread, PyObject *exc) { PyThreadState_SetAsyncExc(thread->ident, exc); }
 
+/* Takes back what was set for the calling thread and has not been raised; nobody sets it again meanwhile. Not under the lock:
+ * up to 3.12 the interpreter's request to look up stays on for ever if the exception just vanishes, so there it is raised, in
+ * a function that does nothing. */
+static void withdraw(state_t *st, tether_thread_t *thread)
+{
+#if PY_VERSION_HEX < 0x030D0000
+    if (PyThreadState_Get()->async_exc != NULL) {
+        PyObject *r = PyObject_CallNoArgs(st->nothing);
+        if (r == NULL)
+            PyErr_Clear();
+        Py_XDECREF(r);
+    }
+#else
+    (void)st;
+#endif
+    if (PyThreadState_Get()->async_exc != NULL)
+        set_async(thread, NULL);
+}
+
 void kill_deliver(state_t *st, job_t *job)
 {
     tether_thread_t *thread = load_acquire(&job->task.thread);
@@ -37,9 +56,9 @@ void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job)
     /* From here on nobody delivers: the destructors that run next are still the task's, what comes after is not. */
     if (!(atomic_fetch_or(&job->task.word, TETHER_F_ENDING) & TETHER_F_KILL))
         return;
-    tether_lock(&st->kill_lock);
-    set_async(thread, NULL);
+    tether_lock(&st->kill_lock); /* a delivery under way ends first */
     tether_unlock(&st->kill_lock);
+    withdraw(st, thread);
 }
 
 void kill_after_pop(state_t *st, tether_thread_t *thread)
@@ -60,12 +79,12 @@ void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job)
     tether_task_t *below = job->task.below;
     if (below == NULL || !(atomic_load(&below->word) & TETHER_F_KILL))
         return;
-    tether_lock(&st->kill_lock);
+    tether_lock(&st->kill_lock); /* a delivery under way ends first; it is not on top any more for a later one */
+    tether_unlock(&st->kill_lock);
     if (PyThreadState_Get()->async_exc != NULL) {
-        set_async(thread, NULL);
+        withdraw(st, thread);
         and_acq_rel(&below->word, ~(uint32_t)TETHER_F_RAISED); /* again when it is on top (kill_after_pop) */
     }
-    tether_unlock(&st->kill_lock);
 }
 
 /* A checkpoint raises in place of the asynchronous exception: once is enough. */
@@ -75,6 +94,6 @@ void kill_raised_here(state_t *st, tether_thread_t *thread)
     for (tether_task_t *t = load_relaxed(&thread->top); t; t = t->below)
         if (tether_task_word(t) & TETHER_F_KILL)
             or_acq_rel(&t->word, TETHER_F_RAISED);
-    set_async(thread, NULL);
     tether_unlock(&st->kill_lock);
+    withdraw(st, thread);
 }

@@ -323,6 +323,7 @@ static int module_exec(PyObject *module)
     state_t *st = PyModule_GetState(module);
     st->module = module;
     st->interp = PyInterpreterState_Get();
+    st->sub = st->interp != PyInterpreterState_Main();
     st->place = place_from_environment();
     st->dice = (uint32_t)tether_now() | 1;
     tether_host_t host;

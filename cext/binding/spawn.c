@@ -77,6 +77,8 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
     if (guard == NULL || guards_move(st, thread, &guards, &job->task.node, "a new task") < 0)
         goto failed;
 
+    if (st->sub && anchor_drop(st) < 0)
+        goto failed;
     tether_status_t status = scope ? tether_scope_admit(scope, &job->task) : TETHER_OK;
     if (status == TETHER_OK) {
         if (options != NULL && options->dedicated)
@@ -86,6 +88,8 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
         if (status != TETHER_OK && scope)
             tether_scope_dismiss(scope, &job->task);
     }
+    if (st->sub)
+        anchor_spawned(st);
     if (status != TETHER_OK) {
         raise_status(st, status);
         goto failed;

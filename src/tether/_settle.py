@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._core import Scope, TaskRef
 
-__all__ = ["settle"]
+__all__ = ["nothing", "settle"]
 
 
 def settle(
@@ -56,6 +56,10 @@ def settle(
         failed.append(TimeoutError(text))
     what = f"scope {scope.name!r}" if scope.name else "a scope"
     raise BaseExceptionGroup(f"failures in {what}", failed) from None
+
+
+def nothing() -> None:
+    """Does nothing: a place where an asynchronous exception that came too late can be raised and dropped."""
 
 
 def _report(failures: list[BaseException]) -> None:
