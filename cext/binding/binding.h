@@ -12,6 +12,7 @@
  *   pyscope.c  Scope
  *   site.c     where a task was spawned
  *   kill.c     raising in a running task, and only there
+ *   restart.c  running a task again after a failure
  *   fork.c     what a forked child does with what its parent left
  *
  * State is per module object, hence per interpreter; there is no static PyObject. */
@@ -99,7 +100,10 @@ enum { JOB_INLINE_ARGS = 2 };
 typedef struct {
     tether_task_t task;
     PyObject *fn;
-    PyObject *kwnames;     /* or NULL */
+    union {
+        PyObject *kwnames; /* until its end: or NULL */
+        PyObject *notes;   /* from its end on: what earlier attempts of a task that completed came to, a tuple; or NULL */
+    };
     union {
         PyObject *context; /* until it starts: to run in, or NULL: an empty one */
         PyObject *value;   /* from its end on: the exit value, result or exception */
@@ -111,7 +115,8 @@ typedef struct {
     uint32_t nargs;        /* positional */
     uint32_t nvalues;      /* positional and keyword */
     uint8_t outcome;
-    bool named : 1, enter_context : 1, must_join : 1, cancel_at_exit : 1;
+    /* restarts: fn is a run (_restart.py), asked after each attempt. apart: never runs in place above another task. */
+    bool named : 1, enter_context : 1, must_join : 1, cancel_at_exit : 1, restarts : 1, apart : 1;
     /* One place before the arguments is spare, for PY_VECTORCALL_ARGUMENTS_OFFSET. */
     union {
         PyObject *inline_args[JOB_INLINE_ARGS + 1];
@@ -150,12 +155,20 @@ void job_report(job_t *job);
 PyObject *job_name(job_t *job);
 PyObject *job_site(job_t *job);
 
+/* Sets the outcome from the exception that is set; drops an outcome that will not be the last. */
+void job_replace_outcome(state_t *st, job_t *job);
+void job_forget_outcome(job_t *job);
+
 /* Raises what join raises for this outcome, or returns the value. The job is reaped and ours. */
 PyObject *job_take(job_t *job);
 PyObject *job_exit_value(job_t *job);
 
-/* May this thread run a task in place now? */
+/* May this thread run a task in place now? This one, above what runs here? */
 bool may_run_here(state_t *st, tether_thread_t *thread);
+static inline bool may_run_job_here(state_t *st, tether_thread_t *thread, const job_t *job)
+{
+    return !job->apart && may_run_here(st, thread);
+}
 
 /* Is an asyncio event loop running on this thread? pre: no exception is set. */
 bool loop_runs(state_t *st);
@@ -196,8 +209,9 @@ PyObject *site_text(PyObject *code, int lasti);
 /* spawn.c */
 typedef struct {
     PyObject *name, *context; /* borrowed, or NULL */
+    PyObject *restart;        /* the same: a policy (_restart.py) */
     size_t stack_size;
-    bool dedicated, must_join, cancel_at_exit;
+    bool dedicated, must_join, cancel_at_exit, apart;
 } spawn_options_t;
 
 PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t *scope, PyObject *const *args,
@@ -250,6 +264,8 @@ PyObject *reason_text(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
 
 PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs);
 tether_scope_t *scope_core(state_t *st, PyObject *obj, bool *is_scope);
+PyObject *scope_policy(PyObject *scope);          /* borrowed; NULL: its tasks are not restarted */
+int scope_supervise(state_t *st, PyObject *scope, PyObject *policy);
 
 /* kill.c */
 void kill_deliver(state_t *st, job_t *job);
@@ -258,10 +274,15 @@ void kill_after_pop(state_t *st, tether_thread_t *thread);
 void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_raised_here(state_t *st, tether_thread_t *thread);
 
-/* fork.c: is this of the runtime that a parent process left us? */
-bool job_is_foreign(job_t *job);
-int need_own(state_t *st, tether_runtime_t *rt); /* 0, or -1 with ForkedError */
-int fork_prepare(state_t *st);
+/* restart.c */
+int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */
+/* The run that stands in for fn(*args): a new reference, or NULL with SendError. guards: there are some in what it is given. */
+PyObject *restart_prepare(PyObject *policy, PyObject *fn, PyObject *const *args, size_t nargs, PyObject *kwnames, bool guards);
+/* After an attempt of a restartable job: run it again? May wait. If not, the outcome stands, or is what ended the wait. */
+bool restart_wanted(state_t *st, tether_thread_t *thread, job_t *job);
+/* New references, or NULL without an exception. */
+PyObject *restart_notes(job_t *job); /* of the attempts before the one that completed; by the task's thread */
+PyObject *restart_run_of(state_t *st, job_t *job);
 
 /* fork.c: is this of the runtime that a parent process left us? */
 bool job_is_foreign(job_t *job);

@@ -81,7 +81,7 @@ static int wait_or_run(state_t *st, tether_thread_t *thread, job_t *job, uint64_
     if (tether_state(word) >= TETHER_EXITED)
         return 0;
     if ((word & (TETHER_STATE | TETHER_F_DEDICATED)) == TETHER_QUEUED && deadline == TETHER_FOREVER &&
-        may_run_here(st, thread)) {
+        may_run_job_here(st, thread, job)) {
         if (checkpoint(st, thread) < 0)
             return -1;
         if (tether_task_claim(thread, &job->task)) {
@@ -285,7 +285,7 @@ static PyObject *guard_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     if (!may_join(st, thread, job))
         return NULL;
     /* The end of the block joins, cancelled or not: only Ctrl-C ends the wait, and leaves the guard armed. */
-    if (!(word & TETHER_F_DEDICATED) && may_run_here(st, thread) && tether_task_claim(thread, &job->task))
+    if (!(word & TETHER_F_DEDICATED) && may_run_job_here(st, thread, job) && tether_task_claim(thread, &job->task))
         job_run_here(st, thread, job);
     else if (wait_job_shielded(st, thread, job) < 0)
         return NULL;

@@ -79,7 +79,13 @@ static void drop_call(state_t *st, job_t *job)
     if (n > JOB_INLINE_ARGS)
         PyMem_Free(args - 1);
     Py_CLEAR(job->kwnames);
-    Py_CLEAR(job->fn);
+    PyObject *fn = job->fn;
+    if (job->restarts)
+        tether_lock(&st->kill_lock); /* against restart_run_of */
+    job->fn = NULL;
+    if (job->restarts)
+        tether_unlock(&st->kill_lock);
+    Py_XDECREF(fn);
 }
 
 void job_unref(job_t *job)
@@ -93,6 +99,7 @@ static void clear(job_t *job)
     Py_CLEAR(job->label);
     Py_CLEAR(job->code);
     Py_CLEAR(job->detail);
+    Py_CLEAR(job->notes);
     Py_CLEAR(job->value);
 }
 
@@ -286,6 +293,20 @@ static void note_outcome(state_t *st, job_t *job, PyObject *value)
     job->value = exc;
 }
 
+void job_forget_outcome(job_t *job)
+{
+    if (job->outcome != OUTCOME_VALUE)
+        clear_frames(job->value);
+    Py_CLEAR(job->value);
+    job->outcome = OUTCOME_NONE;
+}
+
+void job_replace_outcome(state_t *st, job_t *job)
+{
+    Py_CLEAR(job->value);
+    note_outcome(st, job, NULL);
+}
+
 /* outermost: a crew thread's own loop called, and nothing of Python is below us on this stack. `top` does not tell: hooks and
  * destructors that run between the pop and the end may run tasks in place, too. */
 static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost)
@@ -306,37 +327,69 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost
     }
 }
 
-static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outermost)
+static PyObject *call_in(job_t *job, PyObject *context)
 {
-    PyThreadState *ts = PyThreadState_Get();
-    pystate_t saved;
-    PyObject *context = job->context;
-    job->context = NULL;
-    bool enter_context = job->enter_context;
-    tether_task_push(thread, &job->task);
-    kill_after_push(st, thread, job);
-    pystate_enter(&saved, ts, enter_context ? NULL : context, thread);
+    if (PyContext_Enter(context) < 0)
+        return NULL;
+    PyObject *value = call(job);
+    PyObject *exc = value == NULL ? take_exception() : NULL;
+    PyContext_Exit(context);
+    if (exc != NULL)
+        give_exception(exc);
+    return value;
+}
+
+/* Once, with the face of a fresh thread; takes over `context`. Only a user's own context (enter_context) is entered. Nobody
+ * kills any more when it returns. */
+static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved)
+{
+    bool enter = job->enter_context;
+    pystate_enter(saved, PyThreadState_Get(), enter ? NULL : context, thread);
     set_hook(st, st->name_trace, "settrace");
     set_hook(st, st->name_profile, "setprofile");
-    if (tether_task_cancelled(&job->task)) {
+    if (tether_task_cancelled(&job->task))
         job->outcome = OUTCOME_KILLED;
-    } else if (!enter_context) {
-        note_outcome(st, job, call(job));
-    } else {
-        PyObject *value = NULL;
-        if (PyContext_Enter(context) == 0) {
-            value = call(job);
-            PyObject *exc = value == NULL ? take_exception() : NULL;
-            PyContext_Exit(context);
-            if (exc != NULL)
-                give_exception(exc);
-        }
-        note_outcome(st, job, value);
-    }
-    if (enter_context)
+    else
+        note_outcome(st, job, enter ? call_in(job, context) : call(job));
+    if (enter)
         Py_DECREF(context);
     kill_before_end(st, thread, job);
+}
+
+/* Each attempt begins with the context that the task was given, not with what the last one made of it. */
+static void attempts(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved)
+{
+    for (;;) {
+        PyObject *own = Py_XNewRef(context);
+        if (context != NULL && !job->enter_context) {
+            Py_SETREF(own, PyContext_Copy(context));
+            if (own == NULL)
+                PyErr_WriteUnraisable(context); /* no memory: it gets an empty one */
+        }
+        attempt(st, thread, job, own, saved);
+        if (!restart_wanted(st, thread, job))
+            break;
+        pystate_leave(saved);
+        and_acq_rel(&job->task.word, ~(uint32_t)TETHER_F_ENDING);
+    }
+    Py_XDECREF(context);
+}
+
+static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outermost)
+{
+    pystate_t saved;
+    PyObject *context = job->context, *notes = NULL;
+    job->context = NULL;
+    tether_task_push(thread, &job->task);
+    kill_after_push(st, thread, job);
+    if (!job->restarts) {
+        attempt(st, thread, job, context, &saved);
+    } else {
+        attempts(st, thread, job, context, &saved);
+        notes = restart_notes(job);
+    }
     drop_call(st, job);
+    job->notes = notes;
     pystate_leave(&saved);
     tether_task_pop(thread, &job->task);
     if (job_is_foreign(job))
@@ -454,7 +507,7 @@ PyObject *job_exit_value(job_t *job)
     job->value = NULL;
     PyObject *result;
     if (job->outcome == OUTCOME_VALUE)
-        result = PyObject_CallOneArg(st->Completed, value);
+        result = PyObject_CallFunctionObjArgs(st->Completed, value, job->notes, NULL);
     else
         result = PyObject_CallFunctionObjArgs(st->Killed, st->reasons[job->outcome == OUTCOME_FAILED],
                                               value ? value : Py_None, NULL);

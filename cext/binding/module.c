@@ -150,6 +150,46 @@ static PyObject *core_report_unraisable(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* ---- for _restart.py and _supervisor.py ---------------------------------------------------------------------------------- */
+
+static PyObject *core_supervise(PyObject *module, PyObject *args)
+{
+    PyObject *scope, *policy;
+    if (!PyArg_ParseTuple(args, "OO:_supervise", &scope, &policy) || scope_supervise(st_of(module), scope, policy) < 0)
+        return NULL;
+    return Py_NewRef(scope);
+}
+
+static PyObject *core_renew(PyObject *module, PyObject *ref)
+{
+    bool is_ref;
+    job_t *job = ref_job(st_of(module), ref, &is_ref);
+    if (!is_ref)
+        return PyErr_Format(PyExc_TypeError, "not a TaskRef");
+    return PyBool_FromLong(job != NULL && !job_is_foreign(job) && tether_task_renew(&job->task));
+}
+
+static PyObject *core_spare(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    tether_thread_t *thread = need_thread(st_of(module));
+    if (thread == NULL)
+        return NULL;
+    tether_task_t *top = load_relaxed(&thread->top);
+    return PyBool_FromLong(top != NULL && tether_task_spare(top));
+}
+
+static PyObject *core_run_of(PyObject *module, PyObject *ref)
+{
+    bool is_ref;
+    state_t *st = st_of(module);
+    job_t *job = ref_job(st, ref, &is_ref);
+    if (!is_ref)
+        return PyErr_Format(PyExc_TypeError, "not a TaskRef");
+    PyObject *run = job != NULL && !job_is_foreign(job) ? restart_run_of(st, job) : NULL;
+    return run ? run : Py_NewRef(Py_None);
+}
+
 static PyObject *core_fail_nth(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -174,7 +214,7 @@ static PyMethodDef methods[] = {
      ">>> import tether\n>>> guard = tether.spawn(sum, [1, 2, 3])\n>>> guard.join()\n6\n"},
     {"options", (PyCFunction)(void (*)(void))core_options, METH_VARARGS | METH_KEYWORDS,
      "options($module, /, *, name=None, dedicated=False, stack_size=None, context=None, must_join=False, check=None, "
-     "at_exit='join')\n--\n\n"
+     "at_exit='join', restart=None)\n--\n\n"
      "Options for spawning: tether.options(...).spawn(fn, *args).\n\n"
      "Parameters:\n"
      "  name: shown by dump, errors and TaskRef.name.\n"
@@ -183,7 +223,8 @@ static PyMethodDef methods[] = {
      "  context: the contextvars.Context to run in, instead of a copy of the spawner's.\n"
      "  must_join: dropping the guard without a join is always reported with a ResourceWarning.\n"
      "  check: 'warn', 'strict' or 'off', for captures.\n"
-     "  at_exit: 'join', or 'cancel' to ask the task to end when the interpreter exits.\n\n"
+     "  at_exit: 'join', or 'cancel' to ask the task to end when the interpreter exits.\n"
+     "  restart: a tether.Restart, by which the task is run again when it fails.\n\n"
      ">>> import tether\n>>> guard = tether.options(name='loader', dedicated=True).spawn(len, 'abc')\n>>> guard.task.name\n"
      "'loader'\n>>> guard.join()\n3\n"},
     {"scope", (PyCFunction)(void (*)(void))core_scope, METH_VARARGS | METH_KEYWORDS,
@@ -214,6 +255,10 @@ static PyMethodDef methods[] = {
     {"_counters", core_counters, METH_NOARGS, "(live, queued, running, busy threads, guards, open scopes)"},
     {"_facts", core_facts, METH_NOARGS, "What this build and machine are, as a dict."},
     {"_report_unraisable", core_report_unraisable, METH_VARARGS, "Hands an exception to sys.unraisablehook."},
+    {"_supervise", core_supervise, METH_VARARGS, "Gives a new scope a supervisor's policy; returns the scope."},
+    {"_renew", core_renew, METH_O, "Asks a running task to end what it does and begin again. Was it running, and not cancelled?"},
+    {"_spare", core_spare, METH_NOARGS, "Takes back such a request to the calling task. Was there one?"},
+    {"_run_of", core_run_of, METH_O, "The run of a restartable task that has not ended, or None."},
     {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: lets the nth 'thread' start or 'alloc' of the runtime fail."},
     {0},
 };

@@ -9,6 +9,7 @@ typedef struct {
     state_t *st;
     tether_scope_t *core;  /* from __enter__ on; a reference of ours */
     PyObject *name;        /* str or NULL */
+    PyObject *policy;      /* a supervisor's (tether/_supervisor.py), or NULL; fixed before it is entered */
     PyObject *weakrefs;
     double timeout;        /* seconds; negative: none */
     bool wait_all;
@@ -51,6 +52,7 @@ PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs)
     s->st = st;
     s->core = NULL;
     s->weakrefs = NULL;
+    s->policy = NULL;
     s->name = name != Py_None ? Py_NewRef(name) : NULL;
     s->timeout = seconds;
     s->wait_all = wait_all;
@@ -72,12 +74,30 @@ tether_scope_t *scope_core(state_t *st, PyObject *obj, bool *is_scope)
     return s->core;
 }
 
+PyObject *scope_policy(PyObject *scope) { return ((scope_t *)scope)->policy; }
+
+int scope_supervise(state_t *st, PyObject *scope, PyObject *policy)
+{
+    scope_t *s = (scope_t *)scope;
+    if (Py_TYPE(scope) != st->scope_type || s->policy != NULL || load_relaxed(&s->entered)) {
+        PyErr_SetString(PyExc_TypeError, "a new scope is wanted");
+        return -1;
+    }
+    s->policy = Py_NewRef(policy);
+    return 0;
+}
+
 static PyObject *scope_spawn(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     scope_t *s = (scope_t *)self;
     bool is_scope;
     tether_scope_t *core = scope_core(s->st, self, &is_scope);
-    return core ? spawn_call(s->st, NULL, core, args, nargs, kwnames) : NULL;
+    if (core == NULL)
+        return NULL;
+    if (s->policy == NULL)
+        return spawn_call(s->st, NULL, core, args, nargs, kwnames);
+    const spawn_options_t supervised = {.restart = s->policy, .apart = true};
+    return spawn_call(s->st, &supervised, core, args, nargs, kwnames);
 }
 
 static PyObject *scope_options(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -323,6 +343,7 @@ static void scope_dealloc(PyObject *self)
         tether_node_unref(thread, &s->core->node);
     }
     Py_XDECREF(s->name);
+    Py_XDECREF(s->policy);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -337,7 +358,7 @@ static PyMethodDef scope_methods[] = {
      "...     print(a.join() + b.join())\n17\n"},
     {"options", (PyCFunction)(void (*)(void))scope_options, METH_VARARGS | METH_KEYWORDS,
      "options($self, /, *, name=None, dedicated=False, stack_size=None, context=None, must_join=False, check=None, "
-     "at_exit='join')\n--\n\nOptions for tasks of this scope (see tether.options)."},
+     "at_exit='join', restart=None)\n--\n\nOptions for tasks of this scope (see tether.options)."},
     {"cancel", scope_cancel, METH_NOARGS,
      "cancel($self, /)\n--\n\nAsks body and tasks to end; the block then ends silently. Open to anyone; idempotent."},
     {"tasks", scope_tasks, METH_NOARGS, "tasks($self, /)\n--\n\nThe tasks that have not ended, in spawn order."},

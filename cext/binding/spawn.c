@@ -70,8 +70,19 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
         job->must_join = options->must_join;
         job->cancel_at_exit = options->cancel_at_exit;
     }
-    if (!copy_context(ts, job, options) || !job_set_call(job, fn, args + 1, (size_t)(nargs - 1), kwnames))
+    if (!copy_context(ts, job, options))
         goto failed;
+    if (options != NULL && options->restart != NULL) {
+        PyObject *run = restart_prepare(options->restart, fn, args + 1, nvalues, kwnames, guards.n != 0);
+        bool set = run != NULL && job_set_call(job, run, NULL, 0, NULL);
+        Py_XDECREF(run);
+        if (!set)
+            goto failed;
+        job->restarts = true;
+        job->apart = options->apart;
+    } else if (!job_set_call(job, fn, args + 1, (size_t)(nargs - 1), kwnames)) {
+        goto failed;
+    }
     job->code = site_here(ts, &job->lasti);
     guard = guard_alloc(st);
     if (guard == NULL || guards_move(st, thread, &guards, &job->task.node, "a new task") < 0)
@@ -123,7 +134,7 @@ typedef struct {
     PyObject_HEAD
     state_t *st;
     PyObject *scope; /* a Scope, or NULL */
-    PyObject *name, *context;
+    PyObject *name, *context, *restart;
     spawn_options_t given;
 } options_t;
 
@@ -151,12 +162,13 @@ bool check_is_valid(PyObject *check)
 
 PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"name", "dedicated", "stack_size", "context", "must_join", "check", "at_exit", NULL};
+    static char *names[] = {"name", "dedicated", "stack_size", "context", "must_join", "check", "at_exit", "restart", NULL};
     static const char *const exits[] = {"join", "cancel", NULL};
     PyObject *name = Py_None, *stack = Py_None, *context = Py_None, *check = Py_None, *at_exit = Py_None;
+    PyObject *restart = Py_None;
     int dedicated = 0, must_join = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OpOOpOO:options", names, &name, &dedicated, &stack, &context,
-                                     &must_join, &check, &at_exit))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$OpOOpOOO:options", names, &name, &dedicated, &stack, &context,
+                                     &must_join, &check, &at_exit, &restart))
         return NULL;
     if (name != Py_None && !PyUnicode_Check(name))
         return PyErr_Format(PyExc_TypeError, "name must be a str or None, not %.100s", Py_TYPE(name)->tp_name);
@@ -165,6 +177,14 @@ PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kw
                             Py_TYPE(context)->tp_name);
     if (!check_is_valid(check) || !one_of(at_exit, "at_exit", exits))
         return NULL;
+    PyObject *policy = scope ? scope_policy(scope) : NULL;
+    if (restart != Py_None) {
+        if (policy != NULL)
+            return PyErr_Format(PyExc_ValueError, "the tasks of a supervisor are restarted by it: restart= has no place here");
+        if (restart_check(restart) < 0)
+            return NULL;
+        policy = restart;
+    }
     size_t stack_size = 0;
     if (stack != Py_None) {
         if (!PyLong_Check(stack))
@@ -185,8 +205,11 @@ PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kw
     o->scope = Py_XNewRef(scope);
     o->name = name != Py_None ? Py_NewRef(name) : NULL;
     o->context = context != Py_None ? Py_NewRef(context) : NULL;
+    o->restart = Py_XNewRef(policy);
     o->given = (spawn_options_t){
         .name = o->name,
+        .restart = o->restart,
+        .apart = policy != NULL && policy != restart,
         .context = o->context,
         .stack_size = stack_size,
         .dedicated = dedicated || stack_size != 0,
@@ -216,6 +239,7 @@ static int options_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(o->scope);
     Py_VISIT(o->context);
+    Py_VISIT(o->restart);
     return 0;
 }
 
@@ -227,6 +251,7 @@ static void options_dealloc(PyObject *self)
     Py_XDECREF(o->scope);
     Py_XDECREF(o->name);
     Py_XDECREF(o->context);
+    Py_XDECREF(o->restart);
     PyObject_GC_Del(self);
     Py_DECREF(type);
 }

@@ -182,19 +182,46 @@ bool tether_task_disarm(tether_task_t *task, uint32_t flags, bool *ended)
     return true;
 }
 
-bool tether_task_cancel(tether_task_t *task, uint32_t also)
+/* After CANCEL was set in `word`: it is seen from now on. */
+static void tell_cancelled(tether_task_t *task, uint32_t word)
 {
-    uint32_t word = load_acquire(&task->word);
-    do {
-        if (tether_state(word) >= TETHER_EXITED)
-            return false;
-    } while (!cas_acq_rel(&task->word, &word, word | TETHER_F_CANCEL | also));
     atomic_fetch_add_explicit(&task->node.rt->cancels, 1, memory_order_release);
     if (tether_state(word) == TETHER_RUNNING) {
         tether_thread_t *thread = load_acquire(&task->thread);
         if (thread != NULL)
             tether_unpark(&thread->parker);
     }
+}
+
+bool tether_task_cancel(tether_task_t *task, uint32_t also)
+{
+    uint32_t word = load_acquire(&task->word);
+    do {
+        if (tether_state(word) >= TETHER_EXITED)
+            return false;
+    } while (!cas_acq_rel(&task->word, &word, (word & ~(uint32_t)TETHER_F_AGAIN) | TETHER_F_CANCEL | also));
+    tell_cancelled(task, word);
+    return true;
+}
+
+bool tether_task_renew(tether_task_t *task)
+{
+    uint32_t word = load_acquire(&task->word);
+    do {
+        if (tether_state(word) != TETHER_RUNNING || (word & TETHER_F_CANCEL))
+            return false;
+    } while (!cas_acq_rel(&task->word, &word, word | TETHER_F_CANCEL | TETHER_F_AGAIN));
+    tell_cancelled(task, word);
+    return true;
+}
+
+bool tether_task_spare(tether_task_t *task)
+{
+    uint32_t word = load_acquire(&task->word);
+    do {
+        if (!(word & TETHER_F_AGAIN))
+            return false;
+    } while (!cas_acq_rel(&task->word, &word, word & ~(uint32_t)(TETHER_F_CANCEL | TETHER_F_AGAIN)));
     return true;
 }
 

@@ -60,6 +60,13 @@ bool tether_task_disarm(tether_task_t *task, uint32_t flags, bool *ended);
  * returns false if it had ended. A task that has not started stays queued: the caller may claim it and end it at once. */
 bool tether_task_cancel(tether_task_t *task, uint32_t also);
 
+/* Asks a running task to end what it does now and to begin again (the host sees to that). Like a cancel, but for AGAIN.
+ * returns false if it is not running, or cancelled anyway. */
+bool tether_task_renew(tether_task_t *task);
+
+/* By the task's own thread: takes such a request back. returns whether there was one; a real cancel stays. */
+bool tether_task_spare(tether_task_t *task);
+
 /* Was the task itself, or the scope it belongs to, cancelled? */
 bool tether_task_cancelled(const tether_task_t *task);
 

@@ -65,7 +65,9 @@ typedef struct tether_node {
  *   ADOPTED   destructor                      loose, and its failure is reported as unraisable
  *   DETACHED  detach                          loose, and its failure goes to threading.excepthook
  *   RAISED    the host                        what KILL asks for has been raised, or will never be
- *   ENDING    its thread, before EXITED       too late for KILL
+ *   ENDING    its thread, before EXITED       too late for KILL; taken away if the host runs the task again
+ *   AGAIN     anyone, with CANCEL             only what it does now is to end, then the host runs it again; a real cancel
+ *                                             takes it away
  */
 enum {
     TETHER_NEW = 0,
@@ -87,6 +89,7 @@ enum {
     TETHER_F_DETACHED = 1 << 12,
     TETHER_F_RAISED = 1 << 13,
     TETHER_F_ENDING = 1 << 14,
+    TETHER_F_AGAIN = 1 << 15,
 };
 
 struct tether_task {

@@ -1,8 +1,9 @@
 """tether: scoped parallelism whose guards cannot be forgotten.
 
 Layout: this package is thin. ``_core`` is the native part (cext/binding over cext/runtime): spawn, guards,
-scopes. ``_errors``, ``_exit``, ``_settle``, ``_crew`` are what it needs from Python; ``_scoped``, ``_tree``,
-``_statistics`` are written on top of it. ``_bench`` and ``__main__`` are the command line.
+scopes. ``_errors``, ``_exit``, ``_settle``, ``_crew`` are what it needs from Python; ``_restart`` and
+``_supervisor`` (with ``_copies``) decide about second attempts; ``_scoped``, ``_tree``, ``_statistics`` are
+written on top of it. ``_bench`` and ``__main__`` are the command line.
 
 >>> import tether
 >>> with tether.scope() as s:
@@ -35,6 +36,7 @@ from ._errors import (
     OwnershipError,
     ReapedError,
     ScopeClosedError,
+    SendError,
     ShutdownError,
     TaskKilled,
     TetherError,
@@ -45,7 +47,9 @@ from ._tree import dump
 TYPE_CHECKING = False  # as typing's, which costs more to import than all of tether
 if TYPE_CHECKING:
     from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
+    from ._restart import Restart
     from ._statistics import Statistics, statistics
+    from ._supervisor import supervisor
 
 __version__ = "0.1.0"
 
@@ -62,8 +66,10 @@ __all__ = [
     "Options",
     "OwnershipError",
     "ReapedError",
+    "Restart",
     "Scope",
     "ScopeClosedError",
+    "SendError",
     "ShutdownError",
     "Statistics",
     "TaskKilled",
@@ -80,6 +86,7 @@ __all__ = [
     "sleep",
     "spawn",
     "statistics",
+    "supervisor",
     "tasks",
 ]
 
@@ -90,9 +97,11 @@ _LATER = {
     "ExitValue": "_exit",
     "KillReason": "_exit",
     "Killed": "_exit",
+    "Restart": "_restart",
     "Statistics": "_statistics",
     "TaskState": "_exit",
     "statistics": "_statistics",
+    "supervisor": "_supervisor",
 }
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "OwnershipError",
     "ReapedError",
     "ScopeClosedError",
+    "SendError",
     "ShutdownError",
     "TaskKilled",
     "TetherError",
@@ -27,6 +28,29 @@ class TetherError(Exception):
 
 class OwnershipError(TetherError):
     """A guard was used by somebody else than its owner, or would have come to own itself (G3, G4); nothing changed."""
+
+
+class SendError(TetherError, TypeError):
+    """A value may not be given to the task; nothing was spawned.
+
+    ``path`` says where it is (``"args[0]['items']"``), ``value_type`` what it is, ``hint`` what to do instead.
+    """
+
+    path: str
+    value_type: type
+    hint: str
+
+    def __init__(self, message: str, *, path: str, value_type: type, hint: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.value_type = value_type
+        self.hint = hint
+
+    @classmethod
+    def at(cls, path: str, value: object, hint: str) -> SendError:
+        """The error for ``value``, found at ``path``."""
+        kind = type(value)
+        return cls(f"{path} is a {kind.__qualname__}: {hint}", path=path, value_type=kind, hint=hint)
 
 
 class TaskKilled(TetherError):

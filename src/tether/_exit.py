@@ -41,7 +41,7 @@ class _Frozen:
 
 
 class Completed(_Frozen, Generic[R_co]):
-    """The exit value of a task that returned.
+    """The exit value of a task that returned; ``notes`` are what earlier attempts of a restarted one came to.
 
     >>> import tether
     >>> match tether.spawn(max, 1, 2).exit_value():
@@ -51,18 +51,21 @@ class Completed(_Frozen, Generic[R_co]):
     """
 
     __match_args__ = ("value",)
-    __slots__ = ("value",)
+    __slots__ = ("notes", "value")
 
     value: R_co
+    notes: tuple[str, ...]
 
-    def __init__(self, value: R_co) -> None:
+    def __init__(self, value: R_co, notes: tuple[str, ...] = ()) -> None:
         object.__setattr__(self, "value", value)
+        object.__setattr__(self, "notes", notes)
 
-    def __reduce__(self) -> tuple[type[Completed[R_co]], tuple[R_co]]:
-        return (Completed, (self.value,))
+    def __reduce__(self) -> tuple[type[Completed[R_co]], tuple[R_co, tuple[str, ...]]]:
+        return (Completed, (self.value, self.notes))
 
     def __repr__(self) -> str:
-        return f"Completed(value={self.value!r})"
+        notes = f", notes={self.notes!r}" if self.notes else ""
+        return f"Completed(value={self.value!r}{notes})"
 
     def __eq__(self, other: object) -> bool:
         return bool(self.value == other.value) if isinstance(other, Completed) else NotImplemented
@@ -72,7 +75,10 @@ class Completed(_Frozen, Generic[R_co]):
 
 
 class Killed(_Frozen):
-    """The exit value of a task that did not return: ``reason``, and the ``exception`` (None: it never started)."""
+    """The exit value of a task that did not return: ``reason``, and the ``exception`` (None: it never started).
+
+    ``notes`` are the exception's: where the task was spawned, and what earlier attempts of a restarted one came to.
+    """
 
     __match_args__ = ("reason", "exception")
     __slots__ = ("exception", "reason")
@@ -83,6 +89,10 @@ class Killed(_Frozen):
     def __init__(self, reason: KillReason, exception: BaseException | None = None) -> None:
         object.__setattr__(self, "reason", reason)
         object.__setattr__(self, "exception", exception)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(getattr(self.exception, "__notes__", ()))
 
     def __reduce__(self) -> tuple[type[Killed], tuple[KillReason, BaseException | None]]:
         return (Killed, (self.reason, self.exception))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ._core import tasks
+from ._core import _run_of, tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,5 +36,12 @@ def dump(file: TextIO | None = None) -> None:
     while stack:
         task, depth = stack.pop()
         where = f", thread {task.native_id}" if task.native_id is not None else ""
-        print(f"{'  ' * depth}{task.name}  {task.state.name}{where}, spawned at {task.spawned_at}", file=out)
+        history = _history(task)
+        print(f"{'  ' * depth}{task.name}  {task.state.name}{where}, spawned at {task.spawned_at}{history}", file=out)
         stack.extend((child, depth + 1) for child in reversed(children.get(task.id, [])))
+
+
+def _history(task: TaskRef) -> str:
+    run = _run_of(task)
+    history = "" if run is None else run.history()
+    return history and f", {history}"
