@@ -92,6 +92,7 @@ class Killed(_Frozen):
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """The exception's notes, or none."""
         return tuple(getattr(self.exception, "__notes__", ()))
 
     def __reduce__(self) -> tuple[type[Killed], tuple[KillReason, BaseException | None]]:
