@@ -197,8 +197,7 @@ static PyObject *core_fail_nth(PyObject *module, PyObject *args)
     long nth;
     if (!PyArg_ParseTuple(args, "sl:_fail_nth", &kind, &nth))
         return NULL;
-    tether_fail_nth(strcmp(kind, "thread") == 0 ? TETHER_FAIL_THREAD : TETHER_FAIL_ALLOC, nth);
-    Py_RETURN_NONE;
+    return PyLong_FromLong(tether_fail_nth(strcmp(kind, "thread") == 0 ? TETHER_FAIL_THREAD : TETHER_FAIL_ALLOC, nth));
 }
 
 static PyMethodDef methods[] = {
@@ -259,7 +258,7 @@ static PyMethodDef methods[] = {
     {"_renew", core_renew, METH_O, "Asks a running task to end what it does and begin again. Was it running, and not cancelled?"},
     {"_spare", core_spare, METH_NOARGS, "Takes back such a request to the calling task. Was there one?"},
     {"_run_of", core_run_of, METH_O, "The run of a restartable task that has not ended, or None."},
-    {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: lets the nth 'thread' start or 'alloc' of the runtime fail."},
+    {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: see tether_fail_nth."},
     {0},
 };
 

@@ -55,10 +55,10 @@ void tether_native_stack(char **lowest, size_t *size);
 void *tether_alloc(size_t size);
 void tether_free(void *memory);
 
-/* Failure injection, for tests: lets the nth (1 = next) thread creation or allocation of the runtime fail, once.
- * 0 switches it off. */
+/* Failure injection, for tests: lets the nth (1 = next) thread creation or allocation of the runtime fail, once; a negative
+ * nth: the -nth and all that follow. 0 switches it off. Returns what was left of the count, 0 if it has struck. */
 typedef enum { TETHER_FAIL_THREAD, TETHER_FAIL_ALLOC, TETHER_FAIL_KINDS } tether_fail_t;
-void tether_fail_nth(tether_fail_t kind, long nth);
+long tether_fail_nth(tether_fail_t kind, long nth);
 
 _Noreturn void tether_fatal(const char *what);
 

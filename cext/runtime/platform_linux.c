@@ -61,11 +61,15 @@ void tether_futex_wake(_Atomic uint32_t *word)
 
 static _Atomic long fail_countdown[TETHER_FAIL_KINDS];
 
-void tether_fail_nth(tether_fail_t kind, long nth) { store_relaxed(&fail_countdown[kind], nth); }
+long tether_fail_nth(tether_fail_t kind, long nth) { return swap_acq_rel(&fail_countdown[kind], nth); }
 
 static bool must_fail(tether_fail_t kind)
 {
-    return load_relaxed(&fail_countdown[kind]) > 0 && sub_relaxed(&fail_countdown[kind], 1) == 1;
+    long left = load_relaxed(&fail_countdown[kind]);
+    while (left != 0 && left != -1)
+        if (cas_acq_rel(&fail_countdown[kind], &left, left > 0 ? left - 1 : left + 1))
+            return left == 1;
+    return left == -1;
 }
 
 tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), void *arg, size_t stack_size)
