@@ -66,12 +66,13 @@ typedef struct {
     PyObject *_Atomic running_loop; /* _asyncio._get_running_loop once asyncio is there */
     PyObject *crew_enter, *crew_leave, *tell_abandoned; /* of tether._crew, from the first spawn on */
     PyObject *module;          /* borrowed: this state is its */
-    PyObject *name_asyncio, *name_trace, *name_profile, *name_name, *name_add_note;
+    PyObject *name_asyncio, *name_trace, *name_profile, *name_name, *name_add_note, *name_clear;
     unsigned long main_thread;
     place_t place;
     _Atomic uint32_t dice;     /* PLACE_RANDOM */
     _Atomic bool exit_names;   /* what is in tether._exit has been resolved */
     _Atomic bool started;      /* the first spawn has prepared what needs preparing */
+    bool exit_hooked, gc_hooked, fork_hooked; /* which parts of that are done: a failure half way is tried again */
     bool stopped;              /* the crew is gone for good */
     _Atomic(unsigned long) collecting; /* ident of the thread inside the cyclic collector, 0: none */
     tether_lock_t kill_lock;   /* kill.c */
@@ -88,6 +89,12 @@ int need_exit_names(state_t *st);
 
 /* The calling thread's record; raises MemoryError. */
 tether_thread_t *need_thread(state_t *st);
+
+/* The same for those who may not fail, since a task's end depends on them: memory is waited for. */
+tether_thread_t *have_thread(state_t *st);
+
+/* Borrowed; NULL without an exception: not there. (PyDict_GetItemString cannot tell that from a lack of memory.) */
+PyObject *dict_item(PyObject *dict, const char *name);
 
 /* ---- jobs --------------------------------------------------------------------------------------------------------- */
 
@@ -154,14 +161,17 @@ void job_report(job_t *job);
 /* New references. */
 PyObject *job_name(job_t *job);
 PyObject *job_site(job_t *job);
+/* Both, or neither and an exception. */
+bool job_describe(job_t *job, PyObject **name, PyObject **site);
 
 /* Sets the outcome from the exception that is set; drops an outcome that will not be the last. */
 void job_replace_outcome(state_t *st, job_t *job);
 void job_forget_outcome(job_t *job);
 
-/* Raises what join raises for this outcome, or returns the value. The job is reaped and ours. */
-PyObject *job_take(job_t *job);
-PyObject *job_exit_value(job_t *job);
+/* Raises what join raises for this outcome, or returns the value. The job is reaped and ours. *taken stays false if there was
+ * no memory for that: the value is still there. */
+typedef PyObject *job_take_fn(job_t *job, bool *taken);
+job_take_fn job_take, job_exit_value;
 
 /* May this thread run a task in place now? This one, above what runs here? */
 bool may_run_here(state_t *st, tether_thread_t *thread);
@@ -237,7 +247,8 @@ int wait_job_shielded(state_t *st, tether_thread_t *thread, job_t *job);
 int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline);
 void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job);
 /* 1: all ended. 0: signals raised an exception, or the scope's body was cancelled. */
-int wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable);
+/* TETHER_OK: no child is alive. TETHER_CANCELLED: the caller was, and nothing is raised. Anything else: an exception is set. */
+tether_status_t wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable);
 int wait_sleep(state_t *st, tether_thread_t *thread, uint64_t deadline);
 /* timeout in seconds (None: none) to a deadline. */
 int deadline_from(PyObject *timeout, uint64_t *deadline, const char *what);

@@ -23,8 +23,8 @@ bool guard_armed(const job_t *job)
 
 static PyObject *raise_reaped(state_t *st, job_t *job)
 {
-    PyObject *name = job_name(job), *site = job_site(job);
-    if (name && site) {
+    PyObject *name, *site;
+    if (job_describe(job, &name, &site)) {
         if (tether_task_word(&job->task) & TETHER_F_LOOSE)
             PyErr_Format(st->ReapedError, "the guard of task '%U' (spawned at %U) was let go: it cannot be joined any more",
                          name, site);
@@ -42,9 +42,10 @@ static PyObject *raise_reaped(state_t *st, job_t *job)
 static PyObject *raise_not_owner(state_t *st, job_t *job, const char *verb)
 {
     tether_task_t *owner = tether_owner_parent(&job->task);
-    PyObject *name = job_name(job), *site = job_site(job);
-    PyObject *holder = owner ? job_name(job_of(owner)) : PyUnicode_FromString("the root (the program's own threads)");
-    if (name && site && holder)
+    PyObject *name, *site, *holder = NULL;
+    if (job_describe(job, &name, &site))
+        holder = owner ? job_name(job_of(owner)) : PyUnicode_FromString("the root (the program's own threads)");
+    if (holder != NULL)
         PyErr_Format(st->OwnershipError,
                      "only the owner may %s the guard of task '%U' (spawned at %U), and that is %U. Return the guard to it, "
                      "or let it pass the guard on as an argument or with guard.send",
@@ -124,8 +125,23 @@ static int receive(state_t *st, tether_thread_t *thread, job_t *job)
     return 0;
 }
 
+/* No memory to hand the exit value over: it stays where it is, for another try. A failed child's is no longer where its scope
+ * would find it: it is reported. */
+static void put_back(job_t *job)
+{
+    uint32_t word = tether_task_word(&job->task);
+    if ((word & TETHER_F_SCOPED) && job->outcome == OUTCOME_FAILED) {
+        job_report(job);
+        Py_CLEAR(job->value);
+        return;
+    }
+    tether_task_put_back(&job->task);
+    if (!(word & TETHER_F_SCOPED))
+        tether_lane_arm(tether_task_lane(&job->task), 1);
+}
+
 static PyObject *finish(guard_t *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, const char *what,
-                        PyObject *(*take)(job_t *))
+                        job_take_fn *take)
 {
     job_t *job = self->job;
     state_t *st = STATE(self);
@@ -144,9 +160,13 @@ static PyObject *finish(guard_t *self, PyObject *const *args, Py_ssize_t nargs, 
     }
     tether_thread_t *thread = need_thread(st);
     if (thread == NULL || !may_join(st, thread, job) || wait_or_run(st, thread, job, deadline) < 0 ||
-        reap(st, thread, job) < 0 || receive(st, thread, job) < 0)
+        reap(st, thread, job) < 0)
         return NULL;
-    return take(job);
+    bool taken = false;
+    PyObject *result = receive(st, thread, job) < 0 ? NULL : take(job, &taken);
+    if (!taken)
+        put_back(job);
+    return result;
 }
 
 static PyObject *guard_join(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -289,7 +309,7 @@ static PyObject *guard_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
         job_run_here(st, thread, job);
     else if (wait_job_shielded(st, thread, job) < 0)
         return NULL;
-    if (reap(st, thread, job) < 0 || receive(st, thread, job) < 0)
+    if (reap(st, thread, job) < 0)
         return NULL;
     if (failed) {
         /* The body's exception goes on; a failure of the task's own must not be lost behind it. */
@@ -298,7 +318,10 @@ static PyObject *guard_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
         Py_CLEAR(job->value);
         Py_RETURN_FALSE;
     }
-    PyObject *value = job_take(job);
+    bool taken = false;
+    PyObject *value = receive(st, thread, job) < 0 ? NULL : job_take(job, &taken);
+    if (!taken)
+        put_back(job);
     if (value == NULL)
         return NULL;
     Py_DECREF(value);
@@ -332,8 +355,8 @@ static PyObject *guard_repr(PyObject *self)
                        : word & TETHER_F_SCOPED            ? "held by its scope"
                        : word & TETHER_F_LOOSE             ? "let go"
                                                            : "armed";
-    PyObject *name = job_name(job), *site = job_site(job), *r = NULL;
-    if (name && site)
+    PyObject *name, *site, *r = NULL;
+    if (job_describe(job, &name, &site))
         r = PyUnicode_FromFormat("<tether.JoinGuard of '%U', %s, spawned at %U>", name, mode, site);
     Py_XDECREF(name);
     Py_XDECREF(site);
@@ -344,8 +367,8 @@ static PyObject *guard_repr(PyObject *self)
 
 static void warn(job_t *job, const char *what)
 {
-    PyObject *name = job_name(job), *site = job_site(job);
-    if (name && site && PyErr_WarnFormat(PyExc_ResourceWarning, 1, "task '%U', spawned at %U, %s", name, site, what) < 0)
+    PyObject *name, *site;
+    if (job_describe(job, &name, &site) && PyErr_WarnFormat(PyExc_ResourceWarning, 1, "task '%U', spawned at %U, %s", name, site, what) < 0)
         PyErr_WriteUnraisable(NULL);
     PyErr_Clear();
     Py_XDECREF(name);
@@ -383,7 +406,9 @@ static void let_go(job_t *job, bool by_collector)
     PyObject *pending = take_exception();
     if (job->must_join)
         warn(job, "was not joined, as must_join=True asks; its guard was dropped");
-    bool collector = by_collector || thread == NULL || load_relaxed(&st->collecting) == thread->ident;
+    bool collector = by_collector || load_relaxed(&st->collecting) == (unsigned long)PyThread_get_thread_ident();
+    if (!collector && thread == NULL)
+        thread = have_thread(st);
     if (collector || !tether_owner_is(&job->task, tether_owner_current(thread)) ||
         tether_owner_above(&job->task, tether_owner_current(thread))) {
         if (!job->must_join && tether_state(word) == TETHER_QUEUED)

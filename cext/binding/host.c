@@ -74,13 +74,13 @@ void anchor_weigh(state_t *st, uint32_t mine)
     }
 }
 
-static void attach(tether_thread_t *thread)
+static bool attach(tether_thread_t *thread)
 {
     if (thread->host == NULL) {
         state_t *st = thread_state(thread);
         PyThreadState *ts = PyThreadState_New(st->interp);
         if (ts == NULL)
-            tether_fatal("no memory for a thread state");
+            return false;
         thread->host = ts;
         atomic_fetch_add(&st->crew_inside, 1);
         PyEval_RestoreThread(ts);
@@ -89,6 +89,7 @@ static void attach(tether_thread_t *thread)
     } else {
         PyEval_RestoreThread(thread->host);
     }
+    return true;
 }
 
 static void detach(tether_thread_t *thread)
@@ -191,9 +192,9 @@ static PyObject *drain(PyObject *module, PyObject *unused)
     (void)unused;
     state_t *st = PyModule_GetState(module);
     tether_runtime_t *rt = st->rt;
-    tether_thread_t *thread = tether_thread(rt);
-    if (thread == NULL || load_relaxed(&rt->closing))
+    if (load_relaxed(&rt->closing))
         Py_RETURN_NONE;
+    tether_thread_t *thread = have_thread(st);
     int interrupts = 0;
     tether_lane_each(rt, cancel_if_asked, NULL);
     for (bool closed = false; !closed;) {
@@ -229,66 +230,74 @@ static PyObject *drain(PyObject *module, PyObject *unused)
 static PyMethodDef drain_def = {"_drain", drain, METH_NOARGS, NULL};
 
 /* Has threading begun (or finished, and been cleared) to shut down? It takes no exit function then, so no task could be
- * promised its end. */
+ * promised its end. Raises. */
 static bool going_down(state_t *st)
 {
-    PyObject *flag = PyDict_GetItemString(st->threading, "_SHUTTING_DOWN");
+    PyObject *flag = dict_item(st->threading, "_SHUTTING_DOWN");
+    if (flag != Py_False && !PyErr_Occurred())
+        PyErr_SetString(st->ShutdownError, "tether spawns no tasks: the interpreter is shutting down");
     return flag != Py_False;
+}
+
+static int hook_exit(state_t *st)
+{
+    PyObject *reg = dict_item(st->threading, "_register_atexit");
+    if (reg == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "threading._register_atexit is missing");
+        return -1;
+    }
+    PyObject *hook = PyCFunction_New(&drain_def, st->module);
+    PyObject *r = hook ? PyObject_CallOneArg(reg, hook) : NULL;
+    Py_XDECREF(hook);
+    Py_XDECREF(r);
+    return r == NULL ? -1 : 0;
+}
+
+static int hook_gc(state_t *st)
+{
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
+    PyObject *event = callbacks ? PyCFunction_New(&gc_event_def, st->module) : NULL;
+    int r = event ? PyList_Append(callbacks, event) : -1;
+    Py_XDECREF(event);
+    Py_XDECREF(callbacks);
+    Py_XDECREF(gc);
+    return r;
+}
+
+static int hook_once(state_t *st, bool *done, int (*hook)(state_t *st))
+{
+    if (!*done && hook(st) < 0)
+        return -1;
+    *done = true;
+    return 0;
 }
 
 /* Before the first task: what costs time or memory only for those who spawn. */
 int host_prepare(state_t *st)
 {
-    if (going_down(st)) {
-        PyErr_SetString(st->ShutdownError, "tether spawns no tasks: the interpreter is shutting down");
+    if (going_down(st) || need_exit_names(st) < 0)
         return -1;
-    }
-    if (need_exit_names(st) < 0)
-        return -1;
-    PyObject *hooks = NULL, *callbacks = NULL, *gc = NULL, *pool = NULL, *crew = NULL, *r = NULL;
     int result = -1;
     /* threading's exit functions run last-in first-out. Executors' threads may be what tasks wait for, or the other way
      * round, so ours must run before theirs: theirs must be registered. */
-    pool = PyImport_ImportModule("concurrent.futures.thread");
-    crew = PyImport_ImportModule("tether._crew");
-    if (pool == NULL || crew == NULL)
+    PyObject *pool = PyImport_ImportModule("concurrent.futures.thread");
+    PyObject *crew = pool ? PyImport_ImportModule("tether._crew") : NULL;
+    if (crew == NULL)
         goto done;
     Py_XSETREF(st->crew_enter, PyObject_GetAttrString(crew, "enter"));
-    Py_XSETREF(st->crew_leave, PyObject_GetAttrString(crew, "leave"));
-    Py_XSETREF(st->tell_abandoned, PyObject_GetAttrString(crew, "tell_abandoned"));
-    if (st->crew_enter == NULL || st->crew_leave == NULL || st->tell_abandoned == NULL)
+    Py_XSETREF(st->crew_leave, st->crew_enter ? PyObject_GetAttrString(crew, "leave") : NULL);
+    Py_XSETREF(st->tell_abandoned, st->crew_leave ? PyObject_GetAttrString(crew, "tell_abandoned") : NULL);
+    if (st->tell_abandoned == NULL)
         goto done;
-    hooks = PyCFunction_New(&drain_def, st->module);
-    PyObject *reg = PyDict_GetItemString(st->threading, "_register_atexit");
-    if (hooks == NULL || reg == NULL) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_RuntimeError, "threading._register_atexit is missing");
-        goto done;
-    }
-    if (st->started) { /* another thread was faster, while the imports ran */
-        result = 0;
-        goto done;
-    }
-    r = PyObject_CallOneArg(reg, hooks);
-    if (r == NULL)
-        goto done;
-    gc = PyImport_ImportModule("gc");
-    callbacks = gc ? PyObject_GetAttrString(gc, "callbacks") : NULL;
-    PyObject *event = callbacks ? PyCFunction_New(&gc_event_def, st->module) : NULL;
-    if (event == NULL || PyList_Append(callbacks, event) < 0) {
-        Py_XDECREF(event);
-        goto done;
-    }
-    Py_DECREF(event);
-    if (fork_prepare(st) < 0)
+    /* `started`: another thread was faster, while the imports ran */
+    if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || hook_once(st, &st->gc_hooked, hook_gc) < 0 ||
+                         hook_once(st, &st->fork_hooked, fork_prepare) < 0))
         goto done;
     st->started = true;
     result = 0;
 done:
-    Py_XDECREF(r);
-    Py_XDECREF(hooks);
-    Py_XDECREF(callbacks);
-    Py_XDECREF(gc);
     Py_XDECREF(pool);
     Py_XDECREF(crew);
     return result;

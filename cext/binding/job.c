@@ -169,11 +169,21 @@ PyObject *job_name(job_t *job)
     return name;
 }
 
+bool job_describe(job_t *job, PyObject **name, PyObject **site)
+{
+    *name = job_name(job); /* one after the other: job_name may clear what the other has raised */
+    *site = *name ? job_site(job) : NULL;
+    if (*site == NULL)
+        Py_CLEAR(*name);
+    return *site != NULL;
+}
+
 /* Says in a note of the exception which task it ended, and where that was spawned. */
 static void add_site_note(state_t *st, job_t *job, PyObject *exc)
 {
-    PyObject *name = job_name(job), *site = job_site(job);
-    PyObject *note = name && site ? PyUnicode_FromFormat("in task '%U', spawned at %U", name, site) : NULL;
+    PyObject *name, *site;
+    PyObject *note =
+        job_describe(job, &name, &site) ? PyUnicode_FromFormat("in task '%U', spawned at %U", name, site) : NULL;
     PyObject *r = note ? PyObject_CallMethodOneArg(exc, st->name_add_note, note) : NULL;
     if (r == NULL)
         PyErr_Clear(); /* an exception class may refuse notes; the exception itself matters more */
@@ -255,12 +265,12 @@ static PyObject *call(job_t *job)
 
 /* A kept traceback keeps frames, and frames keep guards. A task's own frames are over: what they own is let go now, while
  * the task can still wait for it, not whenever somebody forgets the exception (G1). */
-static void clear_frames(PyObject *exc)
+static void clear_frames(state_t *st, PyObject *exc)
 {
     PyObject *tb = PyException_GetTraceback(exc);
     PyTracebackObject *at = (PyTracebackObject *)Py_XNewRef(tb);
     while (at != NULL) { /* destructors may cut the chain: it is held link by link */
-        PyObject *r = PyObject_CallMethod((PyObject *)at->tb_frame, "clear", NULL);
+        PyObject *r = PyObject_CallMethodNoArgs((PyObject *)at->tb_frame, st->name_clear);
         if (r == NULL)
             PyErr_Clear(); /* still running: a generator that somebody else drives */
         Py_XDECREF(r);
@@ -281,14 +291,14 @@ static void note_outcome(state_t *st, job_t *job, PyObject *value)
     PyObject *exc = take_exception();
     if (PyErr_GivenExceptionMatches(exc, st->Cancelled) || PyErr_GivenExceptionMatches(exc, st->KilledTask)) {
         job->outcome = OUTCOME_KILLED;
-        clear_frames(exc);
+        clear_frames(st, exc);
     } else {
         job->outcome = OUTCOME_FAILED;
         add_site_note(st, job, exc);
         /* Locals help in a post-mortem: they go only if there may be a guard among them. Each guard that the task owns
          * refers to it, beside its own guard and its being alive. */
         if (load_relaxed(&job->task.node.refs) > 2)
-            clear_frames(exc);
+            clear_frames(st, exc);
     }
     job->value = exc;
 }
@@ -414,9 +424,9 @@ void job_end_unrun(state_t *st, tether_thread_t *thread, job_t *job)
 void job_report(job_t *job)
 {
     PyObject *pending = take_exception();
-    PyObject *name = job_name(job), *site = job_site(job);
+    PyObject *name, *site;
     PyObject *where =
-        name && site ? PyUnicode_FromFormat("<tether task '%U', spawned at %U>", name, site) : NULL;
+        job_describe(job, &name, &site) ? PyUnicode_FromFormat("<tether task '%U', spawned at %U>", name, site) : NULL;
     PyErr_Clear();
     give_exception(Py_NewRef(job->value));
     PyErr_WriteUnraisable(where);
@@ -435,20 +445,24 @@ static void report_to_excepthook(state_t *st, job_t *job)
         job_report(job);
         return;
     }
-    PyObject *hook = PyDict_GetItemString(st->threading, "excepthook");
-    PyObject *make = PyDict_GetItemString(st->threading, "ExceptHookArgs");
-    PyObject *current = PyDict_GetItemString(st->threading, "current_thread");
+    PyObject *hook = dict_item(st->threading, "excepthook");
+    PyObject *make = hook ? dict_item(st->threading, "ExceptHookArgs") : NULL;
+    PyObject *current = make ? dict_item(st->threading, "current_thread") : NULL;
     PyObject *thread = current ? PyObject_CallNoArgs(current) : NULL;
     PyObject *tb = PyException_GetTraceback(job->value);
     PyObject *args = NULL, *r = NULL;
-    if (hook && make && thread) {
+    if (thread != NULL) {
         PyObject *four = PyTuple_Pack(4, (PyObject *)Py_TYPE(job->value), job->value, tb ? tb : Py_None, thread);
         args = four ? PyObject_CallOneArg(make, four) : NULL;
         Py_XDECREF(four);
         r = args ? PyObject_CallOneArg(hook, args) : NULL;
     }
-    if (r == NULL)
+    if (args == NULL) { /* no memory to tell the hook: what failed matters more */
+        PyErr_Clear();
+        job_report(job);
+    } else if (r == NULL) {
         PyErr_WriteUnraisable(hook);
+    }
     Py_XDECREF(r);
     Py_XDECREF(args);
     Py_XDECREF(tb);
@@ -471,46 +485,47 @@ void job_release(job_t *job)
 
 static PyObject *killed_error(state_t *st, job_t *job)
 {
-    PyObject *name = job_name(job), *site = job_site(job);
+    PyObject *name, *site, *exc = NULL;
     PyObject *detail = job->detail ? job->detail : Py_None;
-    PyObject *exc = name && site ? PyObject_CallFunction(st->TaskKilled, "OOOO", name, site, st->reasons[0], detail) : NULL;
+    if (job_describe(job, &name, &site))
+        exc = PyObject_CallFunctionObjArgs(st->TaskKilled, name, site, st->reasons[0], detail, NULL);
     Py_XDECREF(name);
     Py_XDECREF(site);
     return exc;
 }
 
-PyObject *job_take(job_t *job)
+PyObject *job_take(job_t *job, bool *taken)
 {
+    PyObject *killed = NULL;
+    if (job->outcome == OUTCOME_KILLED && (killed = killed_error(job_state(job), job)) == NULL)
+        return NULL;
+    *taken = true;
     PyObject *value = job->value;
     job->value = NULL;
     if (job->outcome == OUTCOME_VALUE)
         return value;
-    if (job->outcome == OUTCOME_FAILED) {
+    if (killed != NULL) {
+        PyException_SetCause(killed, value);
+        PyErr_SetObject((PyObject *)Py_TYPE(killed), killed);
+        Py_DECREF(killed);
+    } else {
         give_exception(value);
-        return NULL;
     }
-    PyObject *exc = killed_error(job_state(job), job);
-    if (exc != NULL) {
-        if (value != NULL)
-            PyException_SetCause(exc, Py_NewRef(value));
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
-    }
-    Py_XDECREF(value);
     return NULL;
 }
 
-PyObject *job_exit_value(job_t *job)
+PyObject *job_exit_value(job_t *job, bool *taken)
 {
     state_t *st = job_state(job);
-    PyObject *value = job->value;
-    job->value = NULL;
-    PyObject *result;
+    PyObject *value = job->value, *result;
     if (job->outcome == OUTCOME_VALUE)
         result = PyObject_CallFunctionObjArgs(st->Completed, value, job->notes, NULL);
     else
         result = PyObject_CallFunctionObjArgs(st->Killed, st->reasons[job->outcome == OUTCOME_FAILED],
                                               value ? value : Py_None, NULL);
-    Py_XDECREF(value);
+    if (result != NULL) {
+        *taken = true;
+        Py_CLEAR(job->value);
+    }
     return result;
 }

@@ -12,6 +12,26 @@ tether_thread_t *need_thread(state_t *st)
     return thread;
 }
 
+tether_thread_t *have_thread(state_t *st)
+{
+    tether_thread_t *thread;
+    while ((thread = tether_thread(st->rt)) == NULL) {
+        _Atomic uint32_t never = 0;
+        PyThreadState *ts = PyEval_SaveThread();
+        tether_futex_wait(&never, 0, tether_now() + 1000000);
+        PyEval_RestoreThread(ts);
+    }
+    return thread;
+}
+
+PyObject *dict_item(PyObject *dict, const char *name)
+{
+    PyObject *key = PyUnicode_FromString(name);
+    PyObject *item = key ? PyDict_GetItemWithError(dict, key) : NULL;
+    Py_XDECREF(key);
+    return item;
+}
+
 static state_t *st_of(PyObject *module) { return PyModule_GetState(module); }
 
 static PyObject *core_spawn(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -342,7 +362,9 @@ static int import_objects(state_t *st)
     st->main_thread = ident == Py_None ? 0 : PyLong_AsUnsignedLong(ident);
     Py_DECREF(ident);
     st->modules = Py_XNewRef(PySys_GetObject("modules"));
-    return st->modules == NULL || PyErr_Occurred() ? -1 : 0;
+    if (st->modules == NULL && !PyErr_Occurred())
+        PyErr_NoMemory(); /* it is there; PySys_GetObject says nothing */
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static place_t place_from_environment(void)
@@ -382,7 +404,8 @@ static int module_exec(PyObject *module)
     st->name_profile = PyUnicode_InternFromString("_profile_hook");
     st->name_name = PyUnicode_InternFromString("__name__");
     st->name_add_note = PyUnicode_InternFromString("add_note");
-    if (!st->name_asyncio || !st->name_trace || !st->name_profile || !st->name_name || !st->name_add_note)
+    st->name_clear = PyUnicode_InternFromString("clear");
+    if (!st->name_asyncio || !st->name_trace || !st->name_profile || !st->name_name || !st->name_add_note || !st->name_clear)
         return -1;
     if (import_objects(st) < 0 || add_type(module, &guard_spec, &st->guard_type) < 0 ||
         add_type(module, &ref_spec, &st->ref_type) < 0 || add_type(module, &scope_spec, &st->scope_type) < 0 ||
@@ -395,7 +418,7 @@ static int module_exec(PyObject *module)
 #define STATE_REFS(X)                                                                                               \
     X(state_blocked) X(reasons[0]) X(reasons[1]) X(states[0]) X(states[1]) X(states[2]) X(states[3]) X(states[4])    \
     X(threading) X(modules) X(crew_enter) X(crew_leave) X(tell_abandoned) X(name_asyncio)            \
-    X(name_trace) X(name_profile) X(name_name) X(name_add_note)
+    X(name_trace) X(name_profile) X(name_name) X(name_add_note) X(name_clear)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {

@@ -112,11 +112,12 @@ static PyObject *scope_enter(PyObject *self, PyObject *unused)
     if (atomic_exchange(&s->entered, true))
         return PyErr_Format(PyExc_RuntimeError, "a scope can be entered once: make a new one");
     tether_thread_t *thread = need_thread(s->st);
-    if (thread == NULL)
-        return NULL;
-    s->core = tether_scope_open(thread, s->timeout < 0 ? TETHER_FOREVER : tether_now() + (uint64_t)(s->timeout * 1e9));
-    if (s->core == NULL)
+    if (thread != NULL)
+        s->core = tether_scope_open(thread, s->timeout < 0 ? TETHER_FOREVER : tether_now() + (uint64_t)(s->timeout * 1e9));
+    if (s->core == NULL) {
+        store_relaxed(&s->entered, false);
         return PyErr_NoMemory();
+    }
     add_relaxed(&s->core->node.refs, 1); /* this object's; the opener's goes when the block is over */
     if (s->wait_all)
         or_acq_rel(&s->core->flags, TETHER_SCOPE_WAIT_ALL);
@@ -137,7 +138,9 @@ static PyObject *living(scope_t *s)
 {
     guards_t found = {.room = s->core && s->core->node.rt == s->st->rt ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
     found.tasks = found.room ? PyMem_Malloc(found.room * sizeof *found.tasks) : NULL;
-    if (found.tasks != NULL)
+    if (found.room && found.tasks == NULL)
+        return PyErr_NoMemory();
+    if (found.room)
         tether_scope_each(s->core, note_living, &found);
     return refs_list(s->st, &found);
 }
@@ -175,9 +178,10 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
                 continue;
             }
         }
-        if (wait_scope(st, thread, core, cancellable))
+        tether_status_t status = wait_scope(st, thread, core, cancellable);
+        if (status == TETHER_OK)
             continue;
-        if (PyErr_ExceptionMatches(st->Cancelled) || PyErr_ExceptionMatches(st->KilledTask)) {
+        if (status == TETHER_CANCELLED || PyErr_ExceptionMatches(st->Cancelled) || PyErr_ExceptionMatches(st->KilledTask)) {
             PyErr_Clear();
             cancellable = false;
             *cancelled = true;
@@ -200,10 +204,16 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
     return raised;
 }
 
-static PyObject *collect_failures(scope_t *s, tether_thread_t *thread)
+static void report(PyObject *exc)
+{
+    give_exception(Py_NewRef(exc));
+    PyErr_WriteUnraisable(NULL);
+}
+
+/* *lost: there was no memory to keep a failure; it has been reported. */
+static PyObject *collect_failures(scope_t *s, bool *lost)
 {
     PyObject *failures = NULL;
-    (void)thread;
     for (tether_task_t *task; (task = tether_scope_collect(s->core)) != NULL;) {
         job_t *job = job_of(task);
         if (tether_task_reap(task) && job->outcome == OUTCOME_FAILED) {
@@ -211,13 +221,33 @@ static PyObject *collect_failures(scope_t *s, tether_thread_t *thread)
             job->value = NULL;
             if (failures == NULL)
                 failures = PyList_New(0);
-            if (failures == NULL || PyList_Append(failures, exc) < 0)
-                PyErr_WriteUnraisable(exc);
+            if (failures == NULL || PyList_Append(failures, exc) < 0) {
+                PyErr_Clear();
+                report(exc);
+                *lost = true;
+            }
             Py_DECREF(exc);
         }
         job_unref(job);
     }
     return failures;
+}
+
+/* settle() ended for want of memory, and not with what it was to raise: its failures are reported instead (G6), and an interrupt
+ * goes on. (SystemError: so ends Python code that finds no memory for a traceback.) */
+static void unsettled(PyObject *failures, PyObject *raised)
+{
+    if (!PyErr_ExceptionMatches(PyExc_MemoryError) && !PyErr_ExceptionMatches(PyExc_SystemError))
+        return;
+    PyObject *exc = take_exception();
+    bool ours = exc == raised;
+    for (Py_ssize_t i = 0; failures != NULL && i < PyList_GET_SIZE(failures); i++)
+        ours = ours || exc == PyList_GET_ITEM(failures, i);
+    for (Py_ssize_t i = 0; !ours && failures != NULL && i < PyList_GET_SIZE(failures); i++)
+        report(PyList_GET_ITEM(failures, i));
+    if (!ours && raised != NULL)
+        Py_SETREF(exc, Py_NewRef(raised));
+    give_exception(exc);
 }
 
 static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
@@ -227,9 +257,7 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     tether_scope_t *core = s->core;
     if (core != NULL && core->node.rt != st->rt)
         Py_RETURN_FALSE; /* the parent process opened it, and waits there */
-    tether_thread_t *thread = need_thread(st);
-    if (thread == NULL)
-        return NULL;
+    tether_thread_t *thread = have_thread(st);
     if (core == NULL || nargs != 3 || atomic_exchange(&s->left, true))
         return PyErr_Format(PyExc_RuntimeError, "the scope is not open");
     PyObject *body = args[1] == Py_None ? NULL : args[1];
@@ -237,13 +265,18 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     if (body != NULL && (!s->wait_all || !PyErr_GivenExceptionMatches(body, PyExc_Exception)))
         tether_scope_cancel(core);
     tether_scope_leave(core);
-    bool stopped = false, cancelled = false;
+    bool stopped = false, cancelled = false, lost = false;
     PyObject *late = NULL;
     PyObject *raised = join_children(s, thread, &stopped, &cancelled, &late);
-    PyObject *failures = collect_failures(s, thread);
+    PyObject *failures = collect_failures(s, &lost);
+    if (lost && raised == NULL) { /* not silently: something has failed */
+        PyErr_NoMemory();
+        raised = take_exception();
+    }
     tether_thread_limit(thread); /* a last look at the clock: what ran in place may have taken its time */
     bool timed_out = (load_relaxed(&core->flags) & TETHER_SCOPE_TIMED_OUT) != 0;
     PyObject *abandoned = stopped ? living(s) : NULL;
+    PyErr_Clear(); /* the names are a help, no more */
     tether_scope_done(thread, core);
 
     if (body == NULL && raised == NULL && failures == NULL && !timed_out) {
@@ -257,9 +290,12 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *outer = tether_thread_cancelled(thread) ? Py_True : Py_False;
     if (late != NULL)
         Py_SETREF(late, unmoved(st, late));
+    PyErr_Clear();
     PyObject *r = PyObject_CallFunctionObjArgs(
         st->settle, self, body ? body : Py_None, failures ? failures : Py_None, raised ? raised : Py_None,
         timed_out ? Py_True : Py_False, outer, abandoned ? abandoned : Py_None, late ? late : Py_None, NULL);
+    if (r == NULL)
+        unsettled(failures, raised);
     Py_XDECREF(late);
     Py_XDECREF(failures);
     Py_XDECREF(raised);
@@ -331,11 +367,10 @@ static void scope_dealloc(PyObject *self)
             tether_scope_cancel(s->core);
             tether_scope_abandon(s->core);
             PyObject *pending = take_exception();
-            PyObject *failures = collect_failures(s, thread);
-            for (Py_ssize_t i = 0; failures != NULL && i < PyList_GET_SIZE(failures); i++) {
-                give_exception(Py_NewRef(PyList_GET_ITEM(failures, i))); /* nobody is left who could raise them (G6) */
-                PyErr_WriteUnraisable(NULL);
-            }
+            bool lost = false;
+            PyObject *failures = collect_failures(s, &lost);
+            for (Py_ssize_t i = 0; failures != NULL && i < PyList_GET_SIZE(failures); i++)
+                report(PyList_GET_ITEM(failures, i)); /* nobody is left who could raise them (G6) */
             Py_XDECREF(failures);
             give_exception(pending);
             tether_scope_done(thread, s->core);

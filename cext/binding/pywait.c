@@ -57,10 +57,17 @@ int checkpoint(state_t *st, tether_thread_t *thread)
     return -1;
 }
 
+static void drop_cycle(tether_wait_t *how)
+{
+    for (size_t i = 0; i < how->cycle_len; i++)
+        job_unref(job_of(how->cycle[i]));
+}
+
 static void raise_deadlock(state_t *st, tether_wait_t *how)
 {
     guards_t tasks = {.n = how->cycle_len, .tasks = PyMem_Malloc(sizeof how->cycle)};
     if (tasks.tasks == NULL) {
+        drop_cycle(how);
         PyErr_NoMemory();
         return;
     }
@@ -142,8 +149,8 @@ int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline
     bool raised;
     tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
     if (status == TETHER_TIMEOUT && !raised) {
-        PyObject *name = job_name(job), *site = job_site(job);
-        if (name && site)
+        PyObject *name, *site;
+        if (job_describe(job, &name, &site))
             PyErr_Format(PyExc_TimeoutError, "task '%U', spawned at %U, is still running; its guard stays armed", name, site);
         Py_XDECREF(name);
         Py_XDECREF(site);
@@ -167,8 +174,8 @@ void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
         tether_wait_t how = {.deadline = TETHER_FOREVER};
         tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
         if (!raised) {
-            for (size_t i = 0; status == TETHER_DEADLOCK && i < how.cycle_len; i++)
-                job_unref(job_of(how.cycle[i]));
+            if (status == TETHER_DEADLOCK)
+                drop_cycle(&how);
             break;
         }
         if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
@@ -184,12 +191,22 @@ void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
         PyErr_SetInterrupt();
 }
 
-int wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable)
+tether_status_t wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable)
 {
     tether_wait_t how = {.deadline = TETHER_FOREVER, .cancellable = cancellable, .help = may_run_here(st, thread)};
     bool raised;
     tether_status_t status = keep_waiting(st, thread, on_scope, scope, &how, &raised);
-    return raise_for(st, thread, status, &how, raised) == 0;
+    if (raised)
+        return TETHER_INTERRUPTED;
+    if (status == TETHER_CANCELLED) { /* not by way of an exception: there may be no memory for one */
+        bool kill;
+        cancel_detail(thread, &kill);
+        if (kill)
+            kill_raised_here(st, thread);
+        return status;
+    }
+    raise_for(st, thread, status, &how, false);
+    return status;
 }
 
 int wait_sleep(state_t *st, tether_thread_t *thread, uint64_t deadline)

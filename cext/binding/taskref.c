@@ -207,9 +207,10 @@ static Py_hash_t ref_hash(PyObject *self)
 
 static PyObject *ref_repr(PyObject *self)
 {
-    PyObject *name = ref_name(self, NULL), *site = ref_spawned_at(self, NULL), *state = ref_state(self, NULL), *r = NULL;
-    PyObject *word = state ? PyObject_GetAttrString(state, "name") : NULL;
-    if (name && site && word)
+    PyObject *r = NULL; /* one after the other: some of these run Python code, which must not meet an exception */
+    PyObject *name = ref_name(self, NULL), *site = name ? ref_spawned_at(self, NULL) : NULL;
+    PyObject *state = site ? ref_state(self, NULL) : NULL, *word = state ? PyObject_GetAttrString(state, "name") : NULL;
+    if (word != NULL)
         r = PyUnicode_FromFormat("<tether.TaskRef '%U' %U, spawned at %U>", name, word, site);
     Py_XDECREF(name);
     Py_XDECREF(site);

@@ -262,9 +262,10 @@ int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_no
         return 0;
     job_t *job = job_of(found->tasks[culprit]);
     tether_task_t *owner = tether_owner_parent(&job->task);
-    PyObject *name = job_name(job), *site = job_site(job);
-    PyObject *holder = owner ? job_name(job_of(owner)) : PyUnicode_FromString("the root");
-    if (name && site && holder) {
+    PyObject *name, *site, *holder = NULL;
+    if (job_describe(job, &name, &site))
+        holder = owner ? job_name(job_of(owner)) : PyUnicode_FromString("the root");
+    if (holder != NULL) {
         if (status == TETHER_CYCLE)
             PyErr_Format(st->OwnershipError,
                          "the guard of task '%U' (spawned at %U) cannot go to %s: that task, or one above it, is the one it "

@@ -7,6 +7,7 @@
 
 static const uint64_t LINGER = 400000000;  /* ns that an idle thread sleeps before it retires */
 static const uint64_t GATE = 50000;        /* ns that a thread waits for the GIL to be let go before it asks for it */
+static const uint64_t RETRY = 1000000;     /* ns between attempts to attach without memory */
 static const uint64_t IDLE_SPIN = 60000;   /* ns that an idle thread looks around before it sleeps */
 
 uint32_t tether_crew_busy(tether_runtime_t *rt)
@@ -67,11 +68,11 @@ static bool work_in_sight(tether_runtime_t *rt)
     return tether_lane_queued(rt, false) != 0 && (!rt->host.serial || load_relaxed(&rt->waiters) != 0);
 }
 
-void tether_crew_attach(tether_thread_t *me)
+bool tether_crew_attach(tether_thread_t *me)
 {
     if (me->away)
-        load_relaxed(&me->rt)->host.attach(me);
-    me->away = false;
+        me->away = !load_relaxed(&me->rt)->host.attach(me);
+    return !me->away;
 }
 
 void tether_crew_detach(tether_thread_t *me)
@@ -96,11 +97,29 @@ static void turned(tether_thread_t *me)
     me->turning = false;
 }
 
+/* The first attach found no memory. A task that was promised this thread waits here until there is some, or until it is
+ * cancelled; any other is left to whoever can, and the ticker asks again. */
+static bool attach_later(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assigned)
+{
+    for (;;) {
+        tether_park(&me->parker, tether_now() + RETRY);
+        if (tether_crew_attach(me))
+            return true;
+        if (assigned == NULL || load_relaxed(&rt->stopping) || tether_state(tether_task_word(assigned)) != TETHER_QUEUED)
+            return false;
+    }
+}
+
 static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assigned)
 {
     gate(rt, me->handoff);
-    tether_crew_attach(me);
+    bool attached = tether_crew_attach(me);
     sub_relaxed(&rt->crew.beginning, 1);
+    if (!attached && !attach_later(rt, me, assigned)) {
+        if (assigned != NULL)
+            tether_task_unref(me, assigned);
+        return;
+    }
     tether_task_t *task = assigned;
     if (assigned != NULL) {
         bool mine = tether_task_claim(me, assigned);

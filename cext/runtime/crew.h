@@ -18,8 +18,8 @@ void tether_crew_nudge(tether_runtime_t *rt);
 /* The same, and starts a thread where none is idle; ignores those on their way. returns OK or NO_THREAD, NO_MEMORY. */
 tether_status_t tether_crew_grow(tether_runtime_t *rt);
 
-/* On crew threads: attach and detach through the host, once. */
-void tether_crew_attach(tether_thread_t *me);
+/* On crew threads: attach and detach through the host, once. attach cannot fail once it has succeeded. */
+bool tether_crew_attach(tether_thread_t *me);
 void tether_crew_detach(tether_thread_t *me);
 
 /* A crew thread is about to announce the end of what it ran, and will be free in a moment. */

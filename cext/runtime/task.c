@@ -166,6 +166,13 @@ bool tether_task_reap(tether_task_t *task)
     return tether_task_take(task, 0, &before);
 }
 
+void tether_task_put_back(tether_task_t *task)
+{
+    uint32_t word = load_relaxed(&task->word);
+    while (!cas_acq_rel(&task->word, &word, (word & ~(uint32_t)TETHER_STATE) | TETHER_EXITED))
+        ;
+}
+
 bool tether_task_loosen(tether_task_t *task, uint32_t flags)
 {
     return tether_state(or_acq_rel(&task->word, TETHER_F_LOOSE | flags)) >= TETHER_EXITED;

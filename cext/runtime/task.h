@@ -47,7 +47,11 @@ bool tether_task_is_loose(const tether_task_t *task);
 /* EXITED -> REAPED; true for exactly one caller, who owns the exit value from then on. */
 bool tether_task_reap(tether_task_t *task);
 
-/* The same, but not of a task with one of the flags `refuse`. *before: the word that the exchange replaced. */
+/* REAPED -> EXITED: the one who reaped it could not hand the value over, and leaves it for another try. Not of a failed child
+ * of a scope, which has forgotten it. */
+void tether_task_put_back(tether_task_t *task);
+
+/* The same as tether_task_reap, but not of a task with one of the flags `refuse`. *before: the word that the exchange replaced. */
 bool tether_task_take(tether_task_t *task, uint32_t refuse, uint32_t *before);
 
 /* The guard lets go (flags: LOOSE with ADOPTED or DETACHED). true: the task has ended, so the caller must reap and release. */

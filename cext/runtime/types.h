@@ -51,7 +51,7 @@ typedef struct tether_node {
  *                                 or a canceller, who then ends it without having run it
  *   RUNNING   QUEUED    EXITED    the thread that claimed it (tether_task_end)
  *   EXITED    RUNNING   REAPED    whoever takes the exit value (tether_task_reap), once
- *   REAPED    EXITED    -
+ *   REAPED    EXITED    EXITED    the same, if the value could not be handed over (tether_task_put_back)
  *
  *   flag      set by                          means
  *   BLOCKED   its thread, while RUNNING       it sleeps in a wait of tether
@@ -207,8 +207,9 @@ typedef struct {
     /* On crew threads. begin: before the first attach. end: the thread is about to exit; detached. */
     void (*begin)(tether_thread_t *thread);
     void (*end)(tether_thread_t *thread);
-    /* attach may block (for the GIL). Between the two, host code may run. */
-    void (*attach)(tether_thread_t *thread);
+    /* attach may block (for the GIL). Between the two, host code may run. A thread's first attach may fail for want of memory:
+     * false, and it may be tried again. */
+    bool (*attach)(tether_thread_t *thread);
     void (*detach)(tether_thread_t *thread);
     /* On crew threads, detached, with nothing to do for now. May be NULL. */
     void (*rest)(tether_thread_t *thread);

@@ -92,7 +92,7 @@ class DeadlockError(TetherError):
     cycle: list[TaskRef]
 
     def __init__(self, cycle: list[TaskRef]) -> None:
-        steps = "; ".join(f"'{task.name}' (spawned at {task.spawned_at})" for task in cycle) or "its own scope"
+        steps = "; ".join([f"'{task.name}' (spawned at {task.spawned_at})" for task in cycle]) or "its own scope"
         super().__init__(
             f"this wait can never end: it is for {steps}, which waits for the task that is to wait here. "
             "Let one of them return instead of waiting"

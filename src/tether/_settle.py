@@ -27,7 +27,7 @@ def settle(
     left running; ``late`` those that ended after the timeout without having noticed it. ``cancelled_outside``: the
     caller is cancelled by more than this scope.
     """
-    failed = list(failures or ())
+    failed = failures[:] if failures else []
     if raised is not None:
         if abandoned:
             raised.add_note(f"interrupted twice: scope {scope.name!r} stopped waiting for {_names(abandoned)}")
@@ -71,4 +71,4 @@ def _report(failures: list[BaseException]) -> None:
 
 
 def _names(tasks: list[TaskRef]) -> str:
-    return ", ".join(f"'{task.name}' (spawned at {task.spawned_at})" for task in tasks)
+    return ", ".join([f"'{task.name}' (spawned at {task.spawned_at})" for task in tasks])

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["dump"]
 
 
+def _id(task: TaskRef) -> int:
+    return task.id
+
+
 def dump(file: TextIO | None = None) -> None:
     """Writes the tree of living tasks, with states and spawn sites, to ``file`` (default: ``sys.stderr``).
 
@@ -29,7 +33,7 @@ def dump(file: TextIO | None = None) -> None:
         return
     known = {task.id for task in living}
     children: dict[int, list[TaskRef]] = {}
-    for task in sorted(living, key=lambda task: task.id):
+    for task in sorted(living, key=_id):
         parent = task.parent
         children.setdefault(parent.id if parent is not None and parent.id in known else 0, []).append(task)
     stack = [(task, 0) for task in reversed(children.get(0, []))]
@@ -38,7 +42,7 @@ def dump(file: TextIO | None = None) -> None:
         where = f", thread {task.native_id}" if task.native_id is not None else ""
         history = _history(task)
         print(f"{'  ' * depth}{task.name}  {task.state.name}{where}, spawned at {task.spawned_at}{history}", file=out)
-        stack.extend((child, depth + 1) for child in reversed(children.get(task.id, [])))
+        stack += [(child, depth + 1) for child in reversed(children.get(task.id, []))]
 
 
 def _history(task: TaskRef) -> str:

@@ -46,7 +46,11 @@ static host_t *host_of(tether_thread_t *thread) { return load_relaxed(&thread->r
 
 static void on_begin(tether_thread_t *thread) { count(host_of(thread)->begun); }
 static void on_end(tether_thread_t *thread) { count(host_of(thread)->ended); }
-static void on_attach(tether_thread_t *thread) { host_attach(host_of(thread)); }
+static bool on_attach(tether_thread_t *thread)
+{
+    host_attach(host_of(thread));
+    return true;
+}
 static void on_detach(tether_thread_t *thread) { host_detach(host_of(thread)); }
 static void on_run(tether_thread_t *thread, tether_task_t *task) { host_run(host_of(thread), (job_t *)task); }
 
