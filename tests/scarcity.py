@@ -138,7 +138,9 @@ def _check_exception(exc: Any, expected: tuple[type[BaseException], ...], where:
     assert exc is None or isinstance(exc, expected), f"{where}: {exc!r}"
 
 
-def _run(operation: Operation, inject: Callable[[Callable[[], Any], int], Outcome], nth: int) -> tuple[int, Any]:
+def _run(
+    operation: Operation, inject: Callable[[Callable[[], Any], int], Outcome], nth: int
+) -> tuple[int, weakref.ref[Token]]:
     token = Token()
     step = operation(token)
     outcome = inject(next(step), nth)
@@ -155,6 +157,17 @@ def _run(operation: Operation, inject: Callable[[Callable[[], Any], int], Outcom
     return outcome.failures, weakref.ref(token)
 
 
+def await_release(kept: weakref.ref[Token], what: str) -> None:
+    """Wait until the object is gone. Without a GIL what a crew thread made dies on that thread, or in the collector."""
+
+    def released() -> bool:
+        if kept() is not None:
+            gc.collect()
+        return kept() is None
+
+    poll(released, what, 20.0)
+
+
 def sweep(operation: Operation, inject: Callable[[Callable[[], Any], int], Outcome]) -> int:
     """Run the operation with the 1st, 2nd ... request failing, until none is left to fail; returns how many there were.
 
@@ -165,9 +178,7 @@ def sweep(operation: Operation, inject: Callable[[Callable[[], Any], int], Outco
         assert nth < MOST, f"{operation.__name__} never ran out of requests"
         failures, kept = _run(operation, inject, nth)
         where = f"{operation.__name__}, request {nth}"
-        if kept() is not None:
-            gc.collect()
-        poll(lambda: kept() is None, f"{where}: the argument let go", 20.0)
+        await_release(kept, f"{where}: the argument let go")
         poll(lambda: busy_statistics() == before, f"{where}: statistics as before", 20.0)
         assert tether.spawn(pow, 2, 3).join() == 8
         if failures == 0:

@@ -1,7 +1,7 @@
 """Every operation of the public API with the nth request for memory, or for a thread, refused (faults 13, 14).
 
-Each works or says that memory (a thread) is missing; then everything is as it was: guards that were to be moved are their
-owner's and can be joined, nothing is registered, nothing is kept alive. How it is done: scarcity.py.
+Each works or says that memory (a thread) is missing; then everything is as it was: guards that were to be moved are
+their owner's and can be joined, nothing is registered, nothing is kept alive. How it is done: scarcity.py.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def operation(*expected: type[BaseException]) -> Callable[[Operation], Operation
     return add
 
 
-# What runs while memory is scarce is C code: the interpreter itself loses exceptions when it finds no memory for the traceback
-# of a Python frame ("returned NULL without setting an exception").
+# What runs while memory is scarce is C code: the interpreter itself loses exceptions when it finds no memory for the
+# traceback of a Python frame ("returned NULL without setting an exception").
 
 give: Callable[..., Any] = {}.get
 """give(None, x) returns x and asks for no memory: a task that cannot fail itself."""
@@ -89,7 +89,7 @@ def finished(fn: Callable[..., Any], *args: object) -> tether.JoinGuard[Any]:
     return guard
 
 
-# ---- spawn ---------------------------------------------------------------------------------------------------------------
+# ---- spawn ---------------------------------------------------------------------------------------------------------
 
 
 def spawned(out: Outcome, result: object) -> None:
@@ -156,9 +156,9 @@ def spawn_that_moves_a_guard_in_a_closure(token: Token) -> Step:
 
 
 def _given_all(token: Token, **more: Any) -> tether.JoinGuard[Any]:
-    return tether.options(name="named", context=contextvars.copy_context(), must_join=True, at_exit="cancel", **more).spawn(
-        give, None, token
-    )
+    return tether.options(
+        name="named", context=contextvars.copy_context(), must_join=True, at_exit="cancel", **more
+    ).spawn(give, None, token)
 
 
 @operation()
@@ -202,7 +202,7 @@ def spawn_with_the_guard_of_somebody_else(token: Token) -> Step:
     assert theirs.join() is token
 
 
-# ---- join and its relatives ------------------------------------------------------------------------------------------------
+# ---- join and its relatives ----------------------------------------------------------------------------------------
 
 
 def joined(out: Outcome, guard: tether.JoinGuard[Any], result: object) -> None:
@@ -278,7 +278,9 @@ def join_again(token: Token) -> Step:
 @operation(tether.OwnershipError)
 def join_by_somebody_else(token: Token) -> Step:
     guard = tether.spawn(give, None, token)
-    intruder = tether.spawn(list, map(operator.methodcaller("join"), [guard]))  # map: the capture walk does not look inside
+    intruder = tether.spawn(
+        list, map(operator.methodcaller("join"), [guard])
+    )  # map: the capture walk does not look inside
     assert (yield intruder.join).failed
     assert guard.join() is token
 
@@ -344,7 +346,7 @@ def with_a_guard_and_a_failing_body(token: Token) -> Step:
         guard.__exit__(KeyError, error, None)
 
 
-# ---- other things to do with a guard ---------------------------------------------------------------------------------------
+# ---- other things to do with a guard -------------------------------------------------------------------------------
 
 
 @operation()
@@ -422,8 +424,8 @@ def detach_of_a_scopes_task(token: Token) -> Step:
 
 @contextlib.contextmanager
 def unraisables() -> Iterator[list[Any]]:
-    """Collects what reaches sys.unraisablehook. The hook is C code, as all that runs while memory is scarce; what it cannot
-    append goes to standard error."""
+    """Collects what reaches sys.unraisablehook. The hook is C code, as all that runs while memory is scarce; what it
+    cannot append goes to standard error."""
     reports: list[Any] = []
     before, sys.unraisablehook = sys.unraisablehook, reports.append
     try:
@@ -510,7 +512,7 @@ def pickle_of_a_guard(token: Token) -> Step:
     assert guard.join() is token
 
 
-# ---- looking around ----------------------------------------------------------------------------------------------------------
+# ---- looking around ------------------------------------------------------------------------------------------------
 
 
 @operation()
@@ -602,7 +604,7 @@ def checkpoint_in_a_cancelled_scope(token: Token) -> Step:
     assert outs[0].failed
 
 
-# ---- scopes --------------------------------------------------------------------------------------------------------------------
+# ---- scopes --------------------------------------------------------------------------------------------------------
 
 
 @operation()

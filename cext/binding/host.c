@@ -74,11 +74,26 @@ void anchor_weigh(state_t *st, uint32_t mine)
     }
 }
 
+/* NULL: no memory. */
+static PyThreadState *new_state(PyInterpreterState *interp)
+{
+#if PY_VERSION_HEX < 0x030C0000
+    /* PyThreadState_New of 3.11 is these two, without the look at the first one's answer. */
+    extern void _PyThreadState_SetCurrent(PyThreadState *ts);
+    PyThreadState *ts = _PyThreadState_Prealloc(interp);
+    if (ts != NULL)
+        _PyThreadState_SetCurrent(ts);
+    return ts;
+#else
+    return PyThreadState_New(interp);
+#endif
+}
+
 static bool attach(tether_thread_t *thread)
 {
     if (thread->host == NULL) {
         state_t *st = thread_state(thread);
-        PyThreadState *ts = PyThreadState_New(st->interp);
+        PyThreadState *ts = new_state(st->interp);
         if (ts == NULL)
             return false;
         thread->host = ts;

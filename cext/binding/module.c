@@ -381,6 +381,8 @@ static place_t place_from_environment(void)
 static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **type)
 {
     *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (*type == NULL && !PyErr_Occurred())
+        PyErr_NoMemory(); /* CPython may forget to say so */
     return *type == NULL ? -1 : PyModule_AddType(module, *type);
 }
 

@@ -30,15 +30,17 @@ static bool fails(void)
         failures++;
         return true;
     }
-    if (spared || atomic_load(&others_countdown) <= 0)
+    if (spared)
         return false;
-    long before = atomic_fetch_sub(&others_countdown, 1);
-    if (before > 1)
+    long left = atomic_load(&others_countdown);
+    do {
+        if (left <= 0)
+            return false;
+        if (left == 1 && atomic_load(&others_lasting))
+            break;
+    } while (!atomic_compare_exchange_weak(&others_countdown, &left, left - 1));
+    if (left != 1)
         return false;
-    if (atomic_load(&others_lasting))
-        atomic_store(&others_countdown, 1);
-    else if (before < 1)
-        return false; /* another thread took it */
     atomic_fetch_add(&others_failures, 1);
     return true;
 }
