@@ -306,7 +306,7 @@ static void note_outcome(state_t *st, job_t *job, PyObject *value)
 void job_forget_outcome(job_t *job)
 {
     if (job->outcome != OUTCOME_VALUE)
-        clear_frames(job->value);
+        clear_frames(job_state(job), job->value);
     Py_CLEAR(job->value);
     job->outcome = OUTCOME_NONE;
 }

@@ -41,6 +41,10 @@ bool restart_wanted(state_t *st, tether_thread_t *thread, job_t *job)
     PyObject *r = PyObject_CallMethod(job->fn, "ended", "O", job->outcome == OUTCOME_VALUE ? Py_None : job->value);
     bool again = r == Py_True;
     Py_XDECREF(r);
+    if (r == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        PyErr_WriteUnraisable(NULL); /* no memory to decide: what the attempt came to stands */
+        return false;
+    }
     if (r == NULL) {
         /* Something ended its wait: a sibling, whose doing this is, or a cancellation, an interrupt: the task's end. */
         again = tether_task_spare(&job->task);
