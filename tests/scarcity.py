@@ -23,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import pytest
+
 import tether
 from support import Token, busy_statistics, poll
 from tether import _core
@@ -57,7 +59,10 @@ def load_allocator() -> ModuleType:
         options = ["-shared", "-fPIC", "-O1", "-w", "-std=gnu11", f"-I{include}"]
         if sysconfig.get_config_var("Py_GIL_DISABLED"):
             options.append("-DPy_GIL_DISABLED=1")
-        subprocess.run([compiler, *options, "-o", built, str(source)], check=True)
+        try:
+            subprocess.run([compiler, *options, "-o", built, str(source)], check=True)
+        except (OSError, subprocess.CalledProcessError) as exc:
+            pytest.skip(f"no failures without a C compiler and Python.h: {exc}", allow_module_level=True)
         loader = importlib.machinery.ExtensionFileLoader("_scarcity", built)
         spec = importlib.util.spec_from_file_location("_scarcity", built, loader=loader)
         assert spec is not None
