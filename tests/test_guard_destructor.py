@@ -64,6 +64,37 @@ def test_drop_of_a_running_guard_waits_for_its_task():
     thread.join()
 
 
+def test_owner_waits_although_another_thread_held_the_reference_that_it_drops():
+    # G1: without a GIL such a drop used to be put off until that other thread looked, and was carried out there
+    gate = Gated()
+    box = [gate.spawn()]
+
+    def owner(box):
+        thread = gate.release_from_elsewhere()
+        box.clear()
+        ended = gate.ended.is_set()
+        thread.join()
+        return ended
+
+    for _ in range(20):
+        assert dedicated(owner, box).join()
+        gate = Gated()
+        box.append(gate.spawn())
+    gate.release.set()
+    box.clear()
+
+
+def test_drop_of_a_guard_that_came_in_a_result_waits():
+    # G1: made on another thread, dropped here
+    for _ in range(20):
+        gate = Gated()
+        guard = dedicated(gate.spawn).join()
+        thread = gate.release_from_elsewhere()
+        del guard
+        assert gate.ended.is_set()
+        thread.join()
+
+
 def test_drop_lets_its_task_have_the_gil():
     # fault 1
     counted = []
