@@ -7,6 +7,8 @@ import contextlib
 import gc
 import sys
 import threading
+import traceback
+import tracemalloc
 import warnings
 
 import pytest
@@ -285,7 +287,7 @@ def test_return_from_a_function_joins_its_guards():
 
 @pytest.mark.parametrize("how", ["close", "del"])
 def test_closed_generator_joins_its_guards(how):
-    # G1
+    # fault 9, G1
     gate = Gated()
 
     def generate():
@@ -303,7 +305,7 @@ def test_closed_generator_joins_its_guards(how):
 
 
 def test_closed_coroutine_joins_its_guards():
-    # G1
+    # fault 9, G1
     gate = Gated()
 
     async def coroutine():
@@ -339,7 +341,7 @@ def make_cycle(guard):
 
 
 def test_collected_cycle_with_a_running_guard_waits_for_nothing():
-    # G5: only this thread can release the task, so a wait here would never end
+    # fault 2, G5: only this thread can release the task, so a wait here would never end
     gate = Gated()
     make_cycle(gate.spawn())
     gc.collect()
@@ -350,7 +352,7 @@ def test_collected_cycle_with_a_running_guard_waits_for_nothing():
 
 
 def test_collected_cycle_with_a_queued_guard_does_not_run_it_here():
-    # G5, G1: it runs elsewhere, or ran elsewhere before the collection
+    # fault 2, G5, G1: it runs elsewhere, or ran elsewhere before the collection
     for _ in range(20):
         ran = []
         with warnings.catch_warnings():
@@ -389,7 +391,7 @@ def test_collection_inside_a_task_waits_for_nothing():
 
 
 def test_failure_of_an_adopted_task_is_reported():
-    # G6
+    # fault 2, G6
     gate = Gated(then=fail)
     with Unraisables() as unraisable:
         make_cycle(gate.spawn())
@@ -416,7 +418,7 @@ def test_task_that_drops_its_own_guard_is_adopted():
 
 
 def test_guard_dropped_below_its_task_is_adopted():
-    # G5: a descendant that waited for its ancestor would wait for itself
+    # fault 2, G5: a descendant that waited for its ancestor would wait for itself
     given = threading.Event()
 
     def below():
@@ -478,6 +480,7 @@ def test_guard_resurrected_by_a_finalizer_stays_armed():
 
 
 def test_guard_dropped_in_a_finalizer_is_joined_by_its_owner():
+    # fault 8
     gate = Gated()
 
     class Holder:
@@ -535,6 +538,7 @@ def test_ten_thousand_dropped_guards_leave_nothing():
 
 
 def test_drop_keeps_the_handled_exception():
+    # fault 7
     gate = Gated()
     guard = gate.spawn()
     gate.release.set()
@@ -544,3 +548,309 @@ def test_drop_keeps_the_handled_exception():
     except KeyError:
         del guard
         assert sys.exc_info()[1] is error
+
+
+# ---- hooks that misbehave -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def unraisablehook(hook):
+    saved, sys.unraisablehook = sys.unraisablehook, hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = saved
+
+
+def drop_failing(how):
+    """Lets the guard of a failing task go: when it has ended, before, before it started, or to the collector."""
+    if how == "never started":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            tether.spawn(fail)
+        return
+    guard = dedicated(fail)
+    if how != "running":
+        poll(guard.done, "the end of the task")
+    if how == "collected":
+        make_cycle(guard)
+        del guard
+        gc.collect()
+
+
+@pytest.fixture(params=["running", "ended", "never started", "collected"])
+def how(request):
+    return request.param
+
+
+def test_unraisablehook_that_raises_does_not_reach_the_drop(how, capfd):
+    # G6, fault 7: the interpreter says on stderr what it could not report
+    calls = []
+
+    def hook(report):
+        calls.append(report.exc_type)
+        raise KeyError("in the hook")
+
+    with unraisablehook(hook):
+        drop_failing(how)
+    assert calls == [Broken]
+    assert "in the hook" in capfd.readouterr().err
+
+
+def test_unraisablehook_may_spawn_join_and_open_scopes(how):
+    # G6, fault 7
+    results = []
+
+    def hook(report):
+        results.append(report.exc_type)
+        results.append(tether.spawn(int, 5).join())
+        results.append(dedicated(int, 6).join())
+        with tether.scope() as s:
+            results.append(s.spawn(int, 7).join())
+        guard = dedicated(int)
+        poll(guard.done, "the end of the hook's task")  # else a hook in the collector would be warned, and called again
+        del guard
+
+    with unraisablehook(hook):
+        drop_failing(how)
+    assert results == [Broken, 5, 6, 7]
+
+
+def test_unraisablehook_may_store_what_it_is_given(how):
+    # G6, G9: it keeps the failure, not the task
+    kept = []
+    with unraisablehook(kept.append):
+        drop_failing(how)
+    (report,) = kept
+    assert report.exc_type is Broken
+    assert isinstance(report.exc_value, Broken)
+    assert "test_guard_destructor.py:" in str(report.object) or "support.py:" in str(report.object)
+    poll(lambda: tether.statistics().tasks_live == 0, "the end of the task")
+    assert tether.statistics().guards == 0
+
+
+def test_unraisablehook_that_fails_by_dropping_another_failing_guard():
+    # G6: reports nest
+    calls = []
+
+    def hook(report):
+        calls.append(str(report.exc_value))
+        if len(calls) < 10:
+            inner = dedicated(fail, f"inner {len(calls)}")
+            del inner
+
+    with unraisablehook(hook):
+        guard = dedicated(fail, "outer")
+        del guard
+    assert calls == ["outer", *(f"inner {n}" for n in range(1, 10))]
+
+
+# ---- warnings -------------------------------------------------------------------------------------------------------
+
+
+def never_started():
+    """A guard that nobody starts: without one, a free thread of the crew might be faster than the drop."""
+    return tether.options(must_join=True).spawn(int)
+
+
+@pytest.mark.parametrize("by", ["drop", "collector", "another task"])
+def test_warning_names_the_site_however_the_guard_goes(by):
+    # G6
+    guard, site = never_started(), here_of_never_started()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        if by == "collector":
+            make_cycle(guard)
+            del guard
+            gc.collect()
+        elif by == "another task":
+            SMUGGLED.append(guard)
+            del guard
+            dedicated(lambda: SMUGGLED.clear()).join()
+        else:
+            del guard
+        poll(lambda: warned, "the warning")
+    assert {warning.category for warning in warned} == {ResourceWarning}
+    assert len(warned) == 1
+    assert site in str(warned[0].message)
+    assert "must_join" in str(warned[0].message)
+
+
+def here_of_never_started():
+    return f"test_guard_destructor.py:{never_started.__code__.co_firstlineno + 2}"
+
+
+def test_warning_as_an_error_and_a_pending_exception_and_a_failure_at_once():
+    # fault 7: each is told, none displaces another
+    with Unraisables() as unraisable, warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+
+        def body():
+            guard = tether.options(must_join=True).spawn(fail)
+            try:
+                raise KeyError("pending")
+            finally:
+                del guard
+
+        with pytest.raises(KeyError, match="pending") as caught:
+            body()
+    assert caught.value.__context__ is None
+    assert sorted(kind.__name__ for kind in unraisable.types) == ["Broken", "ResourceWarning"]
+
+
+def test_warning_filter_that_raises_does_not_reach_the_drop(monkeypatch):
+    # G6: showwarning is user code in the destructor
+    def show(*args, **kwargs):
+        raise OSError("no place to show it")
+
+    with Unraisables() as unraisable, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", show)
+        guard = never_started()
+        del guard
+    assert unraisable.types == [OSError]
+
+
+def test_showwarning_may_use_tether():
+    # G6: it runs inside the destructor
+    results = []
+
+    def show(*args, **kwargs):
+        results.append(tether.spawn(int, 5).join())
+        results.append(dedicated(int, 6).join())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        guard = never_started()
+        del guard
+    assert results == [5, 6]
+
+
+def test_warning_while_allocations_are_traced():
+    # tracemalloc looks for the source of a ResourceWarning; ours is half destroyed, and is not shown to anybody
+    tracemalloc.start(10)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            for _ in range(20):
+                guard = never_started()
+                del guard
+                guard = never_started()
+                make_cycle(guard)
+                del guard
+                gc.collect()
+            poll(lambda: len(warned) == 40, "the warnings")
+        texts = {warnings.formatwarning(w.message, w.category, w.filename, w.lineno) for w in warned}
+        assert all(here_of_never_started() in text for text in texts)
+        assert {warning.source for warning in warned} == {None}
+    finally:
+        tracemalloc.stop()
+
+
+def test_program_with_tracemalloc_and_warnings_as_errors_joins_all(run_python):
+    # G1, G6
+    code = """
+        import gc, os, tether
+        from support import dedicated, poll
+
+        def entry(n):
+            tether.sleep(0.01)
+            os.write(1, b"ended\\n")
+
+        precious = tether.options(must_join=True)
+        guard = precious.spawn(entry, 1)
+        del guard
+        cycle = [precious.spawn(entry, 2)]
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+        poll(lambda: tether.statistics().tasks_live == 0)
+        last = precious.spawn(entry, 3)
+    """
+    ran = run_python(code, args=("-X", "tracemalloc=10", "-W", "error"))
+    assert (ran.rc, ran.out) == (0, "ended\n" * 3)
+    assert ran.err.count("ResourceWarning: task ") >= 2
+    assert "<string>:" in ran.err
+
+
+# ---- exceptions around a drop ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spawn", [tether.spawn, dedicated], ids=["lazy", "dedicated"])
+@pytest.mark.parametrize("pending", [KeyError, KeyboardInterrupt, GeneratorExit, StopIteration, MemoryError])
+def test_any_pending_exception_survives_the_drop_of_a_failed_task(pending, spawn):
+    # fault 7, G6: pending one preserved, with its traceback; the task's reported with its site
+    def body():
+        guard = spawn(fail)
+        site.append(guard.task.spawned_at)
+        raise pending("pending")
+
+    site = []
+    with Unraisables() as unraisable, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            body()
+        except BaseException as error:
+            caught = error
+            frames = [entry.name for entry in traceback.extract_tb(error.__traceback__)]
+            error.__traceback__.tb_next.tb_frame.clear()
+    assert type(caught) is pending
+    assert caught.args == ("pending",)
+    assert caught.__context__ is None
+    assert frames == ["test_any_pending_exception_survives_the_drop_of_a_failed_task", "body"]
+    assert unraisable.types == [Broken]
+    assert site[0] in unraisable.texts[0]
+    del caught
+
+
+def test_exception_chain_is_untouched_by_a_drop_inside_an_except_block():
+    # fault 7: the failure of the task does not become the context of what is raised next
+    with Unraisables() as unraisable:
+        with pytest.raises(ValueError, match="second") as caught:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                guard = dedicated(fail)
+                del guard
+                raise ValueError("second")  # noqa: B904
+    assert type(caught.value.__context__) is KeyError
+    assert caught.value.__context__.__context__ is None
+    assert unraisable.types == [Broken]
+
+
+def test_exception_raised_in_a_finalizer_after_a_drop_is_the_finalizers():
+    # fault 7: both are unraisable, each with its own text
+    class Holder:
+        def __del__(self):
+            del self.guard
+            raise KeyError("finalizer")
+
+    with Unraisables() as unraisable:
+        holder = Holder()
+        holder.guard = dedicated(fail)
+        del holder
+    assert unraisable.types == [Broken, KeyError]
+
+
+def test_drop_at_the_recursion_limit_joins():
+    # fault 17, G1: the destructor has little of the budget left, and the task a full one
+    ended = []
+
+    def entry():
+        ended.append(sum(n for n in range(3)))
+
+    def dive():
+        try:
+            dive()
+        finally:
+            guard = dedicated(entry) if len(ended) < 3 else None
+            del guard
+
+    def run():
+        with pytest.raises(RecursionError):
+            dive()
+        return True
+
+    assert dedicated(run).join()
+    assert ended == [3, 3, 3]

@@ -1,6 +1,6 @@
 """What hostile reviewers broke once: user code where the library did not expect any, and races of its callers.
 
-Each test notes the guarantee (G) or the fault (F) that was violated. What crashed runs in an interpreter of its own.
+Each test notes the guarantee (G) or the fault that was violated. What crashed runs in an interpreter of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from support import Unraisables, poll, run_lazy
 # --- hooks and destructors that call back into tether
 
 
-# F23, G6: the hook runs on a crew thread that has no task any more, while somebody waits in tether
+# fault 23, G6: the hook runs on a crew thread that has no task any more, while somebody waits in tether
 def test_excepthook_for_a_detached_task_may_spawn_and_join(run_python):
     ran = run_python(
         """
@@ -46,7 +46,7 @@ def test_excepthook_for_a_detached_task_may_spawn_and_join(run_python):
     assert ran.out == "200\n"
 
 
-# F23, G9: the same in the destructor of an exit value that nobody wants
+# fault 23, G9: the same in the destructor of an exit value that nobody wants
 def test_destructor_of_a_detached_tasks_value_may_spawn_and_join(run_python):
     ran = run_python(
         """
@@ -74,7 +74,7 @@ def test_destructor_of_a_detached_tasks_value_may_spawn_and_join(run_python):
     assert ran.out == "200\n"
 
 
-# F23, G9: destructors of a failed task's locals cut the traceback that is being walked to clear them
+# fault 23, G9: destructors of a failed task's locals cut the traceback that is being walked to clear them
 def test_destructor_may_cut_the_traceback_of_a_failed_task(run_python):
     ran = run_python(
         """
@@ -108,7 +108,7 @@ def test_destructor_may_cut_the_traceback_of_a_failed_task(run_python):
     assert ran.out == "50\n"
 
 
-# F23: __name__ is a property, and the task ends (and lets go of its function) while it is being asked
+# fault 23: __name__ is a property, and the task ends (and lets go of its function) while it is being asked
 def test_task_may_end_while_its_functions_name_is_asked(run_python):
     ran = run_python(
         """
@@ -145,7 +145,7 @@ def test_task_may_end_while_its_functions_name_is_asked(run_python):
     assert ran.out == "ok\n"
 
 
-# F23: a second call of __float__ answers otherwise
+# fault 23: a second call of __float__ answers otherwise
 def test_scope_timeout_is_converted_once():
     class Fickle:
         calls = 0
@@ -162,7 +162,7 @@ def test_scope_timeout_is_converted_once():
     assert timeout.calls == 1
 
 
-# F17, G9: exit values that are guards whose exit values are guards ...: dropped all at once on the smallest stack
+# fault 17, G9: exit values that are guards whose exit values are guards ...: dropped all at once on the smallest stack
 def test_long_chain_of_guards_in_exit_values_dies_on_a_small_stack(run_python):
     ran = run_python(
         """
@@ -189,7 +189,7 @@ def test_long_chain_of_guards_in_exit_values_dies_on_a_small_stack(run_python):
     assert ran.out == "built\ndropped 0\n"
 
 
-# F17, G9: the interpreter puts off freeing what is nested deeply; with too small a budget it never came back to it
+# fault 17, G9: the interpreter puts off freeing what is nested deeply; with too small a budget it never came back to it
 @pytest.mark.parametrize("kind", ["list", "tuple", "dict"])
 def test_deeply_nested_value_is_freed_on_a_small_stack(run_python, kind):
     ran = run_python(
@@ -258,7 +258,7 @@ def test_join_with_a_timeout_runs_no_task_in_place(run_python):
     assert ran.out == "timed out\nFalse\n6\n"
 
 
-# F17, G18: a thread with a stack of its own would take a queued task, which has not the recursion budget it expects
+# fault 17, G18: a thread with a stack of its own would take a queued task, which has not the recursion budget it expects
 def test_thread_with_a_small_stack_serves_only_its_own_task(run_python):
     ran = run_python(
         """
@@ -315,7 +315,7 @@ def test_guard_dropped_under_a_running_event_loop_runs_elsewhere():
     assert threads != [threading.get_ident()]
 
 
-# F32
+# fault 32
 @pytest.mark.parametrize("kind", ["trace", "profile"])
 def test_joiners_trace_function_does_not_see_the_task(kind):
     get, set_ = getattr(sys, f"get{kind}"), getattr(sys, f"set{kind}")
@@ -340,7 +340,7 @@ def test_joiners_trace_function_does_not_see_the_task(kind):
     assert seen  # the hook did work around it
 
 
-# F32: up to 3.12 thread-locals live in the dict of the thread state, under a key made of the local's address
+# fault 32: up to 3.12 thread-locals live in the dict of the thread state, under a key made of the local's address
 def test_thread_local_that_died_in_a_task_is_not_inherited_by_the_next_at_its_address(run_python):
     ran = run_python(
         """
@@ -472,7 +472,7 @@ def test_scope_left_by_two_threads_at_once_is_left_once(run_python):
     assert ran.out == "0 0 0\n"
 
 
-# G2, F3: the child would wait for itself
+# fault 3, G2: the child would wait for itself
 def test_child_that_closes_the_generator_holding_its_scope_gets_deadlock_error(run_python):
     ran = run_python(
         """
@@ -554,7 +554,7 @@ def test_closure_cells_may_change_while_a_spawn_looks_at_them(run_python):
 # --- kills
 
 
-# F33: at every moment, with tasks in place above one another: the target only, or nobody
+# fault 33: at every moment, with tasks in place above one another: the target only, or nobody
 def test_kill_at_any_moment_never_hits_a_bystander(run_python):
     ran = run_python(
         """
@@ -621,7 +621,7 @@ def test_kill_at_any_moment_never_hits_a_bystander(run_python):
     assert ran.out == "0 0\n"
 
 
-# F33, G20: the thread has a state in the main interpreter, too, and it may be the newer one
+# fault 33, G20: the thread has a state in the main interpreter, too, and it may be the newer one
 @pytest.mark.skipif(
     sys.version_info < (3, 12),
     reason="CPython 3.11 refuses to destroy a sub-interpreter that has several thread states",

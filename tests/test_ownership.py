@@ -242,7 +242,7 @@ def test_guard_moves_to_a_dedicated_task_and_to_the_task_of_a_scope(way):
 
 
 def test_guard_of_another_owner_cannot_be_captured(way):
-    # G3: refused, and nothing has changed or run
+    # fault 4, G3: refused, and nothing has changed or run
     stranger_has, release = threading.Event(), threading.Event()
     box = []
 
@@ -438,7 +438,7 @@ def test_smuggled_guard_is_refused_in_the_wrong_task():
 
 
 def test_smuggled_guard_answers_what_is_open_to_anyone():
-    # G3
+    # fault 4, G3
     SMUGGLED.append(dedicated(tether.sleep, 3600))
 
     def stranger():
@@ -451,7 +451,7 @@ def test_smuggled_guard_answers_what_is_open_to_anyone():
 
 
 def test_task_cannot_join_its_own_guard():
-    # G3
+    # fault 4, G3
     box, given = [], threading.Event()
 
     def entry():
@@ -573,7 +573,7 @@ def test_guard_cannot_be_captured_below_its_own_task(way):
 
 
 def test_sending_by_a_stranger_is_refused():
-    # G3
+    # fault 4, G3
     receiver = Mailbox()
     target = receiver.guard.task
     SMUGGLED.append(tether.spawn(int, 17))

@@ -180,6 +180,7 @@ def test_joins_nested_ten_thousand_deep_complete(kind):
 
 
 def test_deep_nesting_from_a_dedicated_task_completes():
+    # fault 17
     def nest(n):
         return 0 if n == 0 else 1 + tether.spawn(nest, n - 1).join()
 

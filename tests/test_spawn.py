@@ -98,6 +98,7 @@ def test_spawn_of_no_callable_raises_before_anything_starts():
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
 def test_bad_option_is_refused(options, error):
+    # fault 17: among them a stack of 64 KiB
     with pytest.raises(error):
         tether.options(**options).spawn(int)
     with tether.scope() as s, pytest.raises(error):

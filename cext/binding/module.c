@@ -349,7 +349,12 @@ static int import_objects(state_t *st)
 #undef X
     if (load("tether._errors", errors) < 0 || load("tether._settle", settle) < 0)
         return -1;
-    PyObject *threading = PyImport_ImportModule("threading");
+    PyObject *chooser = PyImport_ImportModule("tether._settle");
+    PyObject *report = chooser ? PyObject_GetAttrString(st->module, "_report_unraisable") : NULL;
+    int given = report ? PyObject_SetAttrString(chooser, "_report_unraisable", report) : -1;
+    Py_XDECREF(report);
+    Py_XDECREF(chooser);
+    PyObject *threading = given == 0 ? PyImport_ImportModule("threading") : NULL;
     if (threading == NULL)
         return -1;
     st->threading = Py_NewRef(PyModule_GetDict(threading));

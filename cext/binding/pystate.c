@@ -47,7 +47,14 @@ void give_exception(PyObject *exc)
 /* Recursion: the full budget where the stack has room for it; less on a small stack, so that the end of the budget comes
  * before the end of the stack. From 3.14 CPython watches the stack itself. */
 #if PY_VERSION_HEX < 0x030E0000
-static int fitting(int limit, size_t room) { return room / STACK_PER_CALL < (size_t)limit ? (int)(room / STACK_PER_CALL) : limit; }
+/* What CPython bounds by numbers of its own, whatever the stack: its parser takes up to 600 KiB for deeply nested source. */
+enum { STACK_UNCOUNTED = 640 * 1024 };
+
+static int fitting(int limit, size_t room)
+{
+    room -= room / 2 < STACK_UNCOUNTED ? room / 2 : STACK_UNCOUNTED;
+    return room / STACK_PER_CALL < (size_t)limit ? (int)(room / STACK_PER_CALL) : limit;
+}
 #endif
 
 static void swap_recursion(pystate_t *saved, PyThreadState *ts, tether_thread_t *thread)

@@ -167,9 +167,26 @@ int wait_job_shielded(state_t *st, tether_thread_t *thread, job_t *job)
     return raise_for(st, thread, status, &how, raised);
 }
 
+static int raise_again(void *exc)
+{
+    give_exception(exc);
+    return -1;
+}
+
+/* Nothing may be raised out of a destructor: what a signal handler raised meanwhile is raised when it is over. Not by
+ * sending the signal again, which would call the handler twice. */
+static void raise_afterwards(PyObject *exc)
+{
+    if (exc == NULL || Py_AddPendingCall(raise_again, exc) == 0)
+        return;
+    give_exception(exc);
+    PyErr_WriteUnraisable(NULL);
+}
+
 void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
 {
-    bool again = false, raised;
+    PyObject *first = NULL;
+    bool raised;
     for (;;) {
         tether_wait_t how = {.deadline = TETHER_FOREVER};
         tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
@@ -178,17 +195,15 @@ void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
                 drop_cycle(&how);
             break;
         }
-        if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
-            /* Nothing may be raised out of a destructor: the interrupt is given again afterwards, and the task asked to end. */
-            PyErr_Clear();
-            again = true;
-            tether_task_cancel(&job->task, 0);
-        } else {
+        tether_task_cancel(&job->task, 0); /* the program wants to go on, or to end: the task is asked to, too */
+        if (first == NULL)
+            first = take_exception();
+        else if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+            PyErr_Clear(); /* an impatient user: one is enough */
+        else
             PyErr_WriteUnraisable(NULL);
-        }
     }
-    if (again)
-        PyErr_SetInterrupt();
+    raise_afterwards(first);
 }
 
 tether_status_t wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable)

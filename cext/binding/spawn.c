@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-enum { STACK_LEAST = 256 * 1024, STACK_OWN = 256 * 1024 };
+enum { STACK_LEAST = 256 * 1024, STACK_OWN = 1024 * 1024 };
 
 static PyObject *raise_status(state_t *st, tether_status_t status)
 {
@@ -195,7 +195,8 @@ PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kw
             return PyErr_Format(PyExc_ValueError, "stack_size must be from %d bytes (256 KiB) to 1 TiB, not %R", STACK_LEAST,
                                 stack);
         stack_size = (size_t)given;
-        /* Whole pages, whatever their size; and what CPython's own calls take is not the caller's business. */
+        /* Whole pages, whatever their size; and what CPython's own calls take (pystate.c) is not the caller's business. It is
+         * address space: memory only where it is used. */
         stack_size = ((stack_size + 65535) & ~(size_t)65535) + STACK_OWN;
     }
     options_t *o = PyObject_GC_New(options_t, st->options_type);

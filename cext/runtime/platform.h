@@ -32,7 +32,7 @@ tether_status_t tether_futex_wait(_Atomic uint32_t *word, uint32_t expected, uin
 /* Wakes at most one waiter. The word may already be freed memory of the process: only its address is used. */
 void tether_futex_wake(_Atomic uint32_t *word);
 
-/* Starts a joinable native thread with all signals blocked (they belong to the program's own threads).
+/* Starts a joinable native thread, with the signal mask of the caller (as any thread of Python's has it).
  * stack_size 0 means the system's default. returns OK or NO_THREAD. */
 tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), void *arg, size_t stack_size);
 

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -80,16 +79,9 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
     if (pthread_attr_init(&attr) != 0)
         return TETHER_NO_THREAD;
     bool ok = stack_size == 0 || pthread_attr_setstacksize(&attr, stack_size) == 0;
-    if (ok) {
-        sigset_t all, before;
-        sigfillset(&all);
-        /* Faults stay deliverable: faulthandler must see them on any thread. */
-        sigdelset(&all, SIGSEGV), sigdelset(&all, SIGBUS), sigdelset(&all, SIGFPE), sigdelset(&all, SIGILL);
-        sigdelset(&all, SIGABRT);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        ok = pthread_create(handle, &attr, entry, arg) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
+    /* The signal mask is inherited, as for any thread of Python's: processes that a task starts inherit it in turn, and one
+     * that blocks SIGTERM could not be ended. */
+    ok = ok && pthread_create(handle, &attr, entry, arg) == 0;
     pthread_attr_destroy(&attr);
     return ok ? TETHER_OK : TETHER_NO_THREAD;
 }

@@ -6,9 +6,12 @@ from ._errors import Cancelled, KilledTask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ._core import Scope, TaskRef
+    from ._core import Scope, TaskRef, _report_unraisable
 
 __all__ = ["nothing", "settle"]
+
+# _report_unraisable is put here by _core, which imports this module: a block may be left when the interpreter is being taken
+# apart (a suspended generator's), and nothing can be imported any more.
 
 
 def settle(
@@ -64,8 +67,6 @@ def nothing() -> None:
 
 def _report(failures: list[BaseException]) -> None:
     """An exception that must go on bare leaves no room for these; they are not lost, either (G6)."""
-    from ._core import _report_unraisable  # not at the top: _core imports this module
-
     for failure in failures:
         _report_unraisable(failure, "<failure in a scope that was left by another exception>")
 
