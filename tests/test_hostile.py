@@ -258,7 +258,7 @@ def test_join_with_a_timeout_runs_no_task_in_place(run_python):
     assert ran.out == "timed out\nFalse\n6\n"
 
 
-# fault 17, G18: a thread with a stack of its own would take a queued task, which has not the recursion budget it expects
+# fault 17, G18: a thread with a stack of its own would take a queued task, without the recursion budget it expects
 def test_thread_with_a_small_stack_serves_only_its_own_task(run_python):
     ran = run_python(
         """

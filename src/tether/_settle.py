@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["nothing", "settle"]
 
-# _report_unraisable is put here by _core, which imports this module: a block may be left when the interpreter is being taken
-# apart (a suspended generator's), and nothing can be imported any more.
+# _report_unraisable is put here by _core, which imports this module: a block may be left when the interpreter is being
+# taken apart (a suspended generator's), and nothing can be imported any more.
 
 
 def settle(
