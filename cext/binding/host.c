@@ -211,7 +211,8 @@ static PyObject *drain(PyObject *module, PyObject *unused)
         Py_RETURN_NONE;
     tether_thread_t *thread = have_thread(st);
     int interrupts = 0;
-    tether_lane_each(rt, cancel_if_asked, NULL);
+    atomic_store(&st->draining, true);
+    tether_lane_each(rt, cancel_if_asked, NULL); /* what comes after it sees `draining`: spawn.c */
     for (bool closed = false; !closed;) {
         PyThreadState *ts = PyEval_SaveThread();
         tether_wait_enter(thread);

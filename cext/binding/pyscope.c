@@ -250,6 +250,33 @@ static void unsettled(PyObject *failures, PyObject *raised)
     give_exception(exc);
 }
 
+static void report_lost(PyObject *exc)
+{
+    PyObject *where = PyUnicode_FromString("<failure in a scope that was left by another exception>");
+    PyErr_Clear();
+    give_exception(Py_NewRef(exc));
+    PyErr_WriteUnraisable(where);
+    Py_XDECREF(where);
+}
+
+/* An exit, an interrupt or the closing of a generator goes on bare from the body, and leaves no room for failures: they are
+ * reported (G6). Unless one of them is an exit itself: settle() chooses. Not in Python: generators that hold an open scope may
+ * be closed when the interpreter has taken apart what is Python of us. */
+static bool body_goes_on(state_t *st, PyObject *body, PyObject *failures)
+{
+    if (PyErr_GivenExceptionMatches(body, PyExc_Exception) || PyErr_GivenExceptionMatches(body, st->Cancelled) ||
+        PyErr_GivenExceptionMatches(body, st->KilledTask))
+        return false;
+    Py_ssize_t n = failures ? PyList_GET_SIZE(failures) : 0;
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (PyErr_GivenExceptionMatches(PyList_GET_ITEM(failures, i), PyExc_SystemExit) ||
+            PyErr_GivenExceptionMatches(PyList_GET_ITEM(failures, i), PyExc_KeyboardInterrupt))
+            return false;
+    for (Py_ssize_t i = 0; i < n; i++)
+        report_lost(PyList_GET_ITEM(failures, i));
+    return true;
+}
+
 static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     scope_t *s = (scope_t *)self;
@@ -284,6 +311,11 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
         Py_XDECREF(late);
         if (cancelled && checkpoint(st, thread) < 0)
             return NULL;
+        Py_RETURN_FALSE;
+    }
+    if (body != NULL && raised == NULL && body_goes_on(st, body, failures)) {
+        Py_XDECREF(late);
+        Py_XDECREF(failures);
         Py_RETURN_FALSE;
     }
     /* Is the caller cancelled from further out? Then a Cancelled in the body is not this scope's to swallow. */

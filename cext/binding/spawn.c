@@ -36,6 +36,24 @@ static bool copy_context(PyThreadState *ts, job_t *job, const spawn_options_t *o
     return job->context != NULL;
 }
 
+/* At exit tasks may spawn to the last, and so may threads that the interpreter waits for. Daemon threads would go on for ever,
+ * and with them the exit. */
+static bool too_late(state_t *st, tether_thread_t *thread)
+{
+    if (load_relaxed(&st->rt->closing))
+        return true;
+    if (!load_relaxed(&st->draining) || load_relaxed(&thread->top) != NULL)
+        return false;
+    PyObject *current = PyDict_GetItemString(st->threading, "current_thread");
+    PyObject *object = current ? PyObject_CallNoArgs(current) : NULL;
+    PyObject *daemon = object ? PyObject_GetAttrString(object, "daemon") : NULL;
+    bool late = daemon != NULL && PyObject_IsTrue(daemon) == 1;
+    PyErr_Clear();
+    Py_XDECREF(daemon);
+    Py_XDECREF(object);
+    return late;
+}
+
 PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t *scope, PyObject *const *args,
                      Py_ssize_t nargs, PyObject *kwnames)
 {
@@ -49,7 +67,7 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
     tether_thread_t *thread = need_thread(st);
     if (thread == NULL)
         return NULL;
-    if (load_relaxed(&st->rt->closing))
+    if (too_late(st, thread))
         return raise_status(st, TETHER_SHUTDOWN);
 
     size_t nvalues = (size_t)(nargs - 1) + (kwnames ? (size_t)PyTuple_GET_SIZE(kwnames) : 0);
@@ -105,6 +123,9 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
         raise_status(st, status);
         goto failed;
     }
+    /* In the lane first, under its lock, then this look: drain does it the other way round, so one of us sees the other. */
+    if (job->cancel_at_exit && load_acquire(&st->draining))
+        tether_task_cancel(&job->task, 0);
     guard->job = job;
     if (scope == NULL)
         tether_lane_arm(tether_task_lane(&job->task), 1);

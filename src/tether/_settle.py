@@ -45,11 +45,8 @@ def settle(
         if isinstance(body, (Cancelled, KilledTask)):
             if not failed and not timed_out:
                 return not cancelled_outside
-        elif isinstance(body, Exception):
+        else:  # an Exception: others go on bare (pyscope.c), unless a task's exit took precedence above
             failed.insert(0, body)
-        else:
-            _report(failed)
-            return False
     if timed_out:
         text = f"the scope took longer than {scope.timeout} s; its tasks were cancelled and have ended"
         if late:
