@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from hundred import ALL
+
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 12), reason="CPython 3.11 has no interpreters with a GIL of their own (PEP 684 is 3.12)"
 )
@@ -191,3 +193,166 @@ def test_process_ends_normally_with_an_interpreter_left_open(spawn, run_python):
     sys.exit(3)
     """
     assert run_python(code).rc == 3
+
+
+# ---- ended with tasks alive ------------------------------------------------------------------------------------------
+
+HUNDRED = """
+    import hundred
+    hundred.begin()
+"""
+
+
+def test_interpreter_that_ends_joins_a_hundred_tasks(run_python):
+    # G1, G20, fault 10
+    code = DRIVER + f"\nfor _ in range(3):\n    execute({HUNDRED!r})\n"
+    assert run_python(code, check=True).out == ALL * 3
+
+
+def test_interpreters_that_end_at_once_join_a_hundred_tasks_each(run_python):
+    # G1, G20, fault 10: while the main interpreter has its own, which it joins when it ends itself
+    code = DRIVER + f"\nimport hundred\nhundred.begin()\nat_once([{HUNDRED!r}] * 3)\nassert not hundred.gate.is_set()\n"
+    assert run_python(code, check=True).out == ALL * 4
+
+
+def test_interpreter_that_ends_cancels_what_asks_for_it(run_python):
+    # G12, G20, fault 10: in that interpreter, and in no other
+    code = (
+        DRIVER
+        + '''
+import tether
+
+guard = tether.options(dedicated=True, at_exit="cancel").spawn(tether.sleep, 3600)
+execute("""
+    import os, threading, tether
+
+    def watched():
+        try:
+            started.set()
+            tether.sleep(3600)
+        except tether.Cancelled:
+            os.write(1, b"cancelled")
+            raise
+
+    started = threading.Event()
+    guards = [tether.options(dedicated=True, at_exit="cancel").spawn(watched)]
+    guards += [tether.options(at_exit="cancel").spawn(tether.sleep, 3600) for _ in range(20)]
+    started.wait()
+""")
+assert not guard.done()
+'''
+    )
+    assert run_python(code, check=True).out == "cancelled"
+
+
+@pytest.mark.parametrize("first", ["", "tether.spawn(int).join()"], ids=["never used", "used before"])
+@pytest.mark.parametrize(
+    "place",
+    ["atexit.register(attempt)", "sys.late = type('Late', (), {'__del__': attempt})()"],
+    ids=["atexit", "finalizer"],
+)
+def test_spawn_while_an_interpreter_ends_is_refused_there_and_only_there(first, place, run_python):
+    # G20, fault 11
+    code = (
+        DRIVER
+        + f'''
+import tether
+
+execute("""
+    import atexit, os, sys
+    import tether
+
+    def attempt(*args, spawn=tether.spawn, refused=tether.ShutdownError, write=os.write):
+        try:
+            spawn(int)
+        except refused:
+            write(1, b"refused")
+
+    {first}
+    {place}
+""")
+assert tether.spawn(int, 5).join() == 5
+'''
+    )
+    assert run_python(code, check=True).out == "refused"
+
+
+def test_interpreter_imports_tether_first_when_it_ends(run_python):
+    # G20, fault 11
+    code = (
+        DRIVER
+        + '''
+execute("""
+    import atexit, os, threading
+
+    def late():
+        import tether
+        try:
+            tether.spawn(int)
+        except tether.ShutdownError:
+            os.write(1, b"refused")
+
+    atexit.register(late)
+""")
+'''
+    )
+    assert run_python(code, check=True).out == "refused"
+
+
+def test_failure_of_a_task_joined_when_its_interpreter_ends_is_reported(run_python):
+    # G6, G20, fault 10
+    code = DRIVER + "\nexecute(\'import tether; guard = tether.options(dedicated=True).spawn(int, \"wrong\")\')\n"
+    result = run_python(code)
+    assert (result.rc, result.out) == (0, "")
+    assert "ValueError: invalid literal for int() with base 10: 'wrong'" in result.err
+
+
+def test_kill_and_cancel_from_a_thread_of_another_interpreter_are_local(run_python):
+    # G20, fault 28: the thread is a thread of both; what it does here reaches nobody there
+    code = (
+        DRIVER
+        + '''
+import tether
+from support import await_event, dedicated
+
+def inside():
+    execute("""
+        import threading, tether
+        from support import await_event, dedicated
+
+        def spin():
+            started.set()
+            while True:
+                pass
+
+        for end in ("cancel", "kill"):
+            started = threading.Event()
+            guard = dedicated(spin if end == "kill" else tether.sleep, *(() if end == "kill" else (3600,)))
+            if end == "kill":
+                await_event(started)
+            assert getattr(guard, end)() is True
+            try:
+                guard.join()
+            except tether.TaskKilled:
+                pass
+            else:
+                raise AssertionError("it was not ended")
+        assert tether.current().id == 0
+    """)
+    tether.checkpoint()
+    return sum(range(10_000))
+
+def wait():
+    while not release.is_set():
+        tether.sleep(0.001)
+    return "free"
+
+release = threading.Event()
+bystander = tether.options(dedicated=True, at_exit="cancel").spawn(wait)
+assert dedicated(inside).join() == sum(range(10_000))      # a task of this interpreter's enters another one
+assert tether.spawn(inside).join() == sum(range(10_000))   # in place
+release.set()
+assert bystander.join() == "free"
+'''
+    )
+    run_python(code, check=True)
