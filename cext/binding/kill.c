@@ -77,6 +77,11 @@ void kill_after_pop(state_t *st, tether_thread_t *thread)
 void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job)
 {
     tether_task_t *below = job->task.below;
+#ifdef Py_GIL_DISABLED
+    /* The push, in the total order of the exchanges: a killer that does not find the task on top has set KILL before our
+     * caller looks whether to run it at all. */
+    atomic_exchange(&thread->top, &job->task);
+#endif
     if (below == NULL || !(atomic_load(&below->word) & TETHER_F_KILL))
         return;
     tether_lock(&st->kill_lock); /* a delivery under way ends first; it is not on top any more for a later one */
