@@ -37,7 +37,7 @@ def settle(
         _report(failed)
         raise raised
     for failure in failed:
-        if isinstance(failure, (SystemExit, KeyboardInterrupt)):
+        if issubclass(type(failure), (SystemExit, KeyboardInterrupt)):  # isinstance() would ask it, and it may refuse
             failed.remove(failure)
             _report(failed)
             raise failure
