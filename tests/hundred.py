@@ -1,7 +1,7 @@
 """A hundred live tasks of every kind, in a process that is about to end; snippets and `load/exits.py` import it.
 
-Those that block do so until the interpreter exits: threading's exit functions run last-in first-out, so `begin` registers
-one that opens the gate just before tether waits for its tasks.
+Those that block do so until the interpreter exits: threading's exit functions run last-in first-out, so `begin`
+registers one that opens the gate just before tether waits for its tasks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fault 11: who spawns when the interpreter has joined its tasks is refused, wherever that is, and nothing else happens."""
+"""Fault 11: who spawns when the interpreter has joined its tasks is refused, and nothing else happens."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import decimal
 import sys
 import threading
 import weakref
@@ -425,7 +426,7 @@ def test_scope_may_be_left_inside_a_coroutine():
 # ---- all of it after every way to end -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ["return", "raise", "cancel", "exit"])
+@pytest.mark.parametrize("ending", ["return", "raise", "cancel", "kill", "exit"])
 def test_everything_of_the_joiner_is_restored_however_the_task_ends(ending, run):
     # fault 32
     local = threading.local()
@@ -443,6 +444,8 @@ def test_everything_of_the_joiner_is_restored_however_the_task_ends(ending, run)
             case "cancel":
                 tether.current().cancel()
                 tether.checkpoint()
+            case "kill":
+                raise tether.KilledTask
 
     left = depth_left()
     with contextlib.suppress(ValueError, SystemExit, tether.TaskKilled):
@@ -453,3 +456,52 @@ def test_everything_of_the_joiner_is_restored_however_the_task_ends(ending, run)
     assert tether.current().id == 0
     assert depth_left() == left
     VARIABLE.reset(token)
+
+
+def test_next_task_of_a_thread_has_no_context_hooks_or_depth_of_one_that_failed_deep_down():
+    # fault 32: `__context__`, trace and profile functions, recursion depth, decimal's context
+    def dirty():
+        sys.settrace(lambda *args: None)
+        sys.setprofile(lambda *args: None)
+        decimal.getcontext().prec = 3
+        try:
+            raise KeyError("handled")
+        except KeyError:
+            at_depth(200, lambda: int("deep"))
+
+    def clean():
+        try:
+            raise IndexError
+        except IndexError as error:
+            return error.__context__, sys.gettrace(), sys.getprofile(), decimal.getcontext().prec, depth_left() > 200
+
+    precision = decimal.getcontext().prec
+    for run in PLACES.values():
+        for _ in range(5):
+            hooks = sys.gettrace(), sys.getprofile()
+            with pytest.raises(ValueError, match="deep") as caught:
+                run(dirty)
+            assert isinstance(caught.value.__context__, KeyError)
+            assert (sys.gettrace(), sys.getprofile()) == hooks
+            assert run(clean) == (None, None, None, precision, True)
+            assert decimal.getcontext().prec == precision
+
+
+def test_exception_of_the_joiner_is_no_context_of_the_tasks_failure():
+    # fault 32: nor is the task's of the next one of the joiner
+    def entry():
+        raise ValueError("task")
+
+    for run in PLACES.values():
+        try:
+            raise KeyError("joiner")
+        except KeyError:
+            outcome = tether.spawn(entry).exit_value()
+            assert outcome.exception.__context__ is None
+            with contextlib.suppress(ValueError):
+                run(entry)
+        try:
+            raise IndexError
+        except IndexError as error:
+            context = error.__context__
+        assert context is None

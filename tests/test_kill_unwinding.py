@@ -274,7 +274,9 @@ def in_except(stage):
         stage.wait()
 
 
-@pytest.mark.parametrize("entry", [in_finally, in_exit, in_generator_close, in_except], ids=lambda entry: entry.__name__)
+@pytest.mark.parametrize(
+    "entry", [in_finally, in_exit, in_generator_close, in_except], ids=lambda entry: entry.__name__
+)
 def test_kill_during_the_clean_up_interrupts_it_as_any_code(entry):
     # fault 33: it is the task's own code, and the task says how it ended
     stage = Stage()

@@ -301,7 +301,7 @@ execute("""
 
 def test_failure_of_a_task_joined_when_its_interpreter_ends_is_reported(run_python):
     # G6, G20, fault 10
-    code = DRIVER + "\nexecute(\'import tether; guard = tether.options(dedicated=True).spawn(int, \"wrong\")\')\n"
+    code = DRIVER + "\nexecute('import tether; guard = tether.options(dedicated=True).spawn(int, \"wrong\")')\n"
     result = run_python(code)
     assert (result.rc, result.out) == (0, "")
     assert "ValueError: invalid literal for int() with base 10: 'wrong'" in result.err

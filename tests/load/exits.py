@@ -2,8 +2,8 @@
 
     python tests/load/exits.py [N] [JOBS]
 
-Starts N processes (default 1,000), JOBS at a time (default 2). A clean exit has status 0, an empty standard error, and all
-tasks have run to their ends. Ends with status 1 and the first dirty exit's output if there was one.
+Starts N processes (default 1,000), JOBS at a time (default 2). A clean exit has status 0, an empty standard error,
+and all tasks have run to their ends. Ends with status 1 and the first dirty exit's output if there was one.
 """
 
 from __future__ import annotations
