@@ -463,7 +463,7 @@ def test_next_task_of_a_thread_has_no_context_hooks_or_depth_of_one_that_failed_
     def dirty():
         sys.settrace(lambda *args: None)
         sys.setprofile(lambda *args: None)
-        decimal.getcontext().prec = 3
+        decimal.setcontext(decimal.Context(prec=3))  # not a change of the one that the copied context shares
         try:
             raise KeyError("handled")
         except KeyError:
