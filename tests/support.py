@@ -88,6 +88,35 @@ def busy_statistics() -> dict[str, int]:
     return {name: value for name in type(stats).__dataclass_fields__ if (value := getattr(stats, name))}
 
 
+def entry_of(guard: tether.JoinGuard[Any]) -> threading.Thread:
+    """Return the entry in `threading.enumerate()` of the thread that runs this task."""
+    poll(lambda: guard.task.native_id, "the task to have a thread")
+    (thread,) = (thread for thread in threading.enumerate() if thread.native_id == guard.task.native_id)
+    return thread
+
+
+class Held:
+    """A dedicated task that stays inside `hold` while the block runs."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.inside, self.release = threading.Event(), threading.Event()
+
+    def hold(self) -> None:
+        self.inside.set()
+        await_event(self.release)
+
+    def __enter__(self) -> tether.JoinGuard[Any]:
+        self.guard = tether.options(dedicated=True, **self.options).spawn(self.hold)
+        await_event(self.inside)
+        return self.guard
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release.set()
+        self.guard.join()
+        del self.guard
+
+
 class PeakThreads:
     """Sample the number of native threads while the block runs; `.value` is the highest seen."""
 

@@ -1,7 +1,8 @@
 /* The Python side of the runtime: what the files of this folder share.
  *
  *   module.c   the module tether._core, its functions, its state
- *   host.c     crew threads as Python threads: thread states, the GIL, names, exit
+ *   host.c     crew threads as Python threads: thread states, the GIL, exit
+ *   names.c    what a crew thread is called while it runs a task
  *   pystate.c  what a task sees: its own context, thread-locals, exception state, recursion budget
  *   job.c      a task's Python part: function, arguments, exit value; running it
  *   spawn.c    from a call to a queued task; options
@@ -65,8 +66,9 @@ typedef struct {
     PyObject *modules;         /* sys.modules */
     PyObject *_Atomic running_loop; /* _asyncio._get_running_loop once asyncio is there */
     PyObject *crew_enter, *crew_leave, *tell_abandoned; /* of tether._crew, from the first spawn on */
+    PyObject *renamed;         /* names_renamed as a function */
     PyObject *module;          /* borrowed: this state is its */
-    PyObject *name_asyncio, *name_trace, *name_profile, *name_name, *name_add_note, *name_clear;
+    PyObject *name_asyncio, *name_trace, *name_profile, *name_name, *name_own_name, *name_add_note, *name_clear;
     unsigned long main_thread;
     place_t place;
     _Atomic uint32_t dice;     /* PLACE_RANDOM */
@@ -210,6 +212,34 @@ void pystate_leave(pystate_t *saved);
 /* Sets and takes the exception in flight as one object (PyErr_GetRaisedException of 3.12). */
 PyObject *take_exception(void);
 void give_exception(PyObject *exc);
+
+/* ---- names ---------------------------------------------------------------------------------------------------------- */
+
+enum { OS_NAME = 16 }; /* bytes of a thread's name that Linux keeps, with the 0 at the end */
+
+/* A crew thread as others see it: what its thread->host_face points to, from its first attach on. */
+typedef struct {
+    PyObject *facts;       /* __dict__ of its entry in threading.enumerate(), or NULL */
+    PyObject *own;         /* its name there between tasks */
+    PyObject *label;       /* of its last task, or NULL */
+    Py_ssize_t label_length; /* its bytes if it is ASCII, else -1 */
+    PyObject *name;        /* label and number of a task, for one after the other; or NULL */
+    /* For the system, filled up with 0: own, label, and what it was told last (empty: not known). */
+    char os_own[OS_NAME], os_label[OS_NAME], shown[OS_NAME];
+} face_t;
+
+void names_begin(state_t *st, face_t *face, PyObject *entry);
+void names_end(face_t *face);
+
+/* Around an outermost task of a crew thread, attached. pre: job->label is there, if it can be had. */
+void names_enter(state_t *st, tether_thread_t *thread, job_t *job);
+void names_leave(state_t *st, tether_thread_t *thread);
+
+/* The thread is about to sleep; needs no attaching. */
+void names_sleep(tether_thread_t *thread);
+
+/* Somebody else has told the system a name for the calling thread. */
+void names_renamed(tether_thread_t *thread);
 
 /* ---- the rest -------------------------------------------------------------------------------------------------------- */
 

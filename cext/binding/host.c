@@ -14,11 +14,22 @@ static void begin(tether_thread_t *thread)
 }
 
 /* The entry in threading.enumerate(). A failure costs the entry, not the thread. */
-static void tell_threading(PyObject *what)
+static void enter_threading(state_t *st, face_t *face)
 {
-    PyObject *r = PyObject_CallNoArgs(what);
+    PyObject *entry = PyObject_CallOneArg(st->crew_enter, st->renamed);
+    if (entry == NULL)
+        PyErr_WriteUnraisable(st->crew_enter);
+    else
+        names_begin(st, face, entry);
+    Py_XDECREF(entry);
+}
+
+static void leave_threading(state_t *st, face_t *face)
+{
+    names_end(face);
+    PyObject *r = PyObject_CallNoArgs(st->crew_leave);
     if (r == NULL)
-        PyErr_WriteUnraisable(what);
+        PyErr_WriteUnraisable(st->crew_leave);
     Py_XDECREF(r);
 }
 
@@ -93,14 +104,18 @@ static bool attach(tether_thread_t *thread)
 {
     if (thread->host == NULL) {
         state_t *st = thread_state(thread);
-        PyThreadState *ts = new_state(st->interp);
-        if (ts == NULL)
+        face_t *face = PyMem_RawCalloc(1, sizeof(face_t));
+        PyThreadState *ts = face ? new_state(st->interp) : NULL;
+        if (ts == NULL) {
+            PyMem_RawFree(face);
             return false;
+        }
         thread->host = ts;
+        thread->host_face = face;
         atomic_fetch_add(&st->crew_inside, 1);
         PyEval_RestoreThread(ts);
         pystate_fit(ts, thread);
-        tell_threading(st->crew_enter);
+        enter_threading(st, face);
     } else {
         PyEval_RestoreThread(thread->host);
     }
@@ -117,11 +132,14 @@ static void end(tether_thread_t *thread)
 {
     if (thread->host == NULL)
         return;
+    names_sleep(thread); /* in a sub-interpreter the thread may serve on */
+    face_t *face = thread->host_face;
     PyThreadState *ts = thread->host;
     PyEval_RestoreThread(ts);
     state_t *st = thread_state(thread);
-    tell_threading(st->crew_leave);
-    thread->host = NULL;
+    leave_threading(st, face);
+    thread->host = thread->host_face = NULL;
+    PyMem_RawFree(face);
     PyThreadState_Clear(ts);
     if (st->sub)
         anchor_weigh(st, 1);
@@ -158,6 +176,7 @@ void host_fill(tether_host_t *host)
         .detach = detach,
         .run = run,
         .rest = PyInterpreterState_Get() == PyInterpreterState_Main() ? NULL : end, /* in a sub-interpreter */
+        .sleeps = names_sleep,
         .dispose = job_dispose,
     };
 }
@@ -175,6 +194,16 @@ static PyObject *gc_event(PyObject *module, PyObject *const *args, Py_ssize_t na
     Py_RETURN_NONE;
 }
 
+/* CrewThread's: a name set in Python has reached the system (3.14 and later). */
+static PyObject *renamed(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    state_t *st = PyModule_GetState(module);
+    names_renamed(tether_thread(st->rt));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef renamed_def = {"_renamed", renamed, METH_NOARGS, NULL};
 static PyMethodDef gc_event_def = {"_gc_event", (PyCFunction)(void (*)(void))gc_event, METH_FASTCALL, NULL};
 
 /* ---- the end of the interpreter ------------------------------------------------------------------------------------------ */
@@ -305,7 +334,8 @@ int host_prepare(state_t *st)
     Py_XSETREF(st->crew_enter, PyObject_GetAttrString(crew, "enter"));
     Py_XSETREF(st->crew_leave, st->crew_enter ? PyObject_GetAttrString(crew, "leave") : NULL);
     Py_XSETREF(st->tell_abandoned, st->crew_leave ? PyObject_GetAttrString(crew, "tell_abandoned") : NULL);
-    if (st->tell_abandoned == NULL)
+    Py_XSETREF(st->renamed, st->tell_abandoned ? PyCFunction_New(&renamed_def, st->module) : NULL);
+    if (st->renamed == NULL)
         goto done;
     /* `started`: another thread was faster, while the imports ran */
     if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || hook_once(st, &st->gc_hooked, hook_gc) < 0 ||

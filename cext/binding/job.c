@@ -65,12 +65,18 @@ bool job_set_call(job_t *job, PyObject *fn, PyObject *const *args, size_t nargs,
 
 static PyObject **job_args(job_t *job) { return (job->nvalues > JOB_INLINE_ARGS ? job->args : job->inline_args) + 1; }
 
+/* The function's name outlives the function. */
+static void keep_label(state_t *st, job_t *job)
+{
+    if (job->label == NULL && job->fn != NULL)
+        job->label = name_of_callable(st, job->fn);
+}
+
 /* Function, arguments and context go at exit, on the thread that ran the task, while it is still the current one: what
  * their destructors do is the task's doing. */
 static void drop_call(state_t *st, job_t *job)
 {
-    if (job->label == NULL && job->fn != NULL)
-        job->label = name_of_callable(st, job->fn);
+    keep_label(st, job);
     PyObject **args = job_args(job);
     uint32_t n = job->nvalues;
     job->nvalues = 0;
@@ -332,7 +338,11 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost
     if (tether_task_end(thread, task, failed)) {
         if (outermost)
             tether_crew_attach(thread);
+        if (outermost && failed)
+            names_enter(st, thread, job); /* threading.excepthook is told the thread, and tells its name */
         job_release(job);
+        if (outermost && failed)
+            names_leave(st, thread);
         job_unref(job);
     }
 }
@@ -351,10 +361,14 @@ static PyObject *call_in(job_t *job, PyObject *context)
 
 /* Once, with the face of a fresh thread; takes over `context`. Only a user's own context (enter_context) is entered. Nobody
  * kills any more when it returns. */
-static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved)
+static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved, bool outermost)
 {
     bool enter = job->enter_context;
     pystate_enter(saved, PyThreadState_Get(), enter ? NULL : context, thread);
+    if (outermost) {
+        keep_label(st, job);
+        names_enter(st, thread, job);
+    }
     set_hook(st, st->name_trace, "settrace");
     set_hook(st, st->name_profile, "setprofile");
     if (tether_task_cancelled(&job->task))
@@ -367,7 +381,7 @@ static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *
 }
 
 /* Each attempt begins with the context that the task was given, not with what the last one made of it. */
-static void attempts(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved)
+static void attempts(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved, bool outermost)
 {
     for (;;) {
         PyObject *own = Py_XNewRef(context);
@@ -376,7 +390,7 @@ static void attempts(state_t *st, tether_thread_t *thread, job_t *job, PyObject 
             if (own == NULL)
                 PyErr_WriteUnraisable(context); /* no memory: it gets an empty one */
         }
-        attempt(st, thread, job, own, saved);
+        attempt(st, thread, job, own, saved, outermost);
         if (!restart_wanted(st, thread, job))
             break;
         pystate_leave(saved);
@@ -393,14 +407,16 @@ static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outer
     tether_task_push(thread, &job->task);
     kill_after_push(st, thread, job);
     if (!job->restarts) {
-        attempt(st, thread, job, context, &saved);
+        attempt(st, thread, job, context, &saved, outermost);
     } else {
-        attempts(st, thread, job, context, &saved);
+        attempts(st, thread, job, context, &saved, outermost);
         notes = restart_notes(job);
     }
     drop_call(st, job);
     job->notes = notes;
     pystate_leave(&saved);
+    if (outermost)
+        names_leave(st, thread);
     tether_task_pop(thread, &job->task);
     if (job_is_foreign(job))
         return; /* we are the child of a fork that the task made: its end is the parent's business */

@@ -410,9 +410,11 @@ static int module_exec(PyObject *module)
     st->name_trace = PyUnicode_InternFromString("_trace_hook");
     st->name_profile = PyUnicode_InternFromString("_profile_hook");
     st->name_name = PyUnicode_InternFromString("__name__");
+    st->name_own_name = PyUnicode_InternFromString("_name");
     st->name_add_note = PyUnicode_InternFromString("add_note");
     st->name_clear = PyUnicode_InternFromString("clear");
-    if (!st->name_asyncio || !st->name_trace || !st->name_profile || !st->name_name || !st->name_add_note || !st->name_clear)
+    if (!st->name_asyncio || !st->name_trace || !st->name_profile || !st->name_name || !st->name_own_name ||
+        !st->name_add_note || !st->name_clear)
         return -1;
     if (import_objects(st) < 0 || add_type(module, &guard_spec, &st->guard_type) < 0 ||
         add_type(module, &ref_spec, &st->ref_type) < 0 || add_type(module, &scope_spec, &st->scope_type) < 0 ||
@@ -424,8 +426,8 @@ static int module_exec(PyObject *module)
 /* Everything in the state that refers to a Python object. */
 #define STATE_REFS(X)                                                                                               \
     X(state_blocked) X(reasons[0]) X(reasons[1]) X(states[0]) X(states[1]) X(states[2]) X(states[3]) X(states[4])    \
-    X(threading) X(modules) X(crew_enter) X(crew_leave) X(tell_abandoned) X(name_asyncio)            \
-    X(name_trace) X(name_profile) X(name_name) X(name_add_note) X(name_clear)
+    X(threading) X(modules) X(crew_enter) X(crew_leave) X(tell_abandoned) X(renamed)                      \
+    X(name_asyncio) X(name_trace) X(name_profile) X(name_name) X(name_own_name) X(name_add_note) X(name_clear)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
 {

@@ -204,6 +204,8 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
             return true;
         }
         tether_unlock(&crew->lock);
+        if (rt->host.sleeps != NULL)
+            rt->host.sleeps(me);
         status = tether_park(&me->parker, leave);
         found = status == TETHER_OK && work_in_sight(rt);
     }

@@ -180,7 +180,7 @@ struct tether_thread {
     size_t stack_size;
     unsigned long native_id;            /* the kernel's number */
     unsigned long ident;                /* the C library's, as an integer */
-    void *host;                         /* the host's own, for this thread */
+    void *host, *host_face;             /* the host's own, for this thread */
     tether_task_t *spare;               /* free list of task blocks */
     unsigned spares;
     tether_thread_t *next;              /* in rt->threads */
@@ -213,6 +213,8 @@ typedef struct {
     void (*detach)(tether_thread_t *thread);
     /* On crew threads, detached, with nothing to do for now. May be NULL. */
     void (*rest)(tether_thread_t *thread);
+    /* On crew threads, detached, before an idle one sleeps. May be NULL. */
+    void (*sleeps)(tether_thread_t *thread);
     /* Runs a claimed task on a crew thread, attached, and ends in tether_task_end. Like whoever claims a task, it first
      * looks at tether_task_cancelled and ends without running what was cancelled: a thread that has found its stack not
      * cancelled looks again only when somebody cancels (tether_thread_cancelled). May return detached, after

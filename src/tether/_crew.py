@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from collections.abc import Callable
 
 from ._core import tasks
 
@@ -22,15 +23,25 @@ _running.set()
 class CrewThread(threading.Thread):
     """The entry. It is light on purpose, there may be thousands: Thread's own parts are never made."""
 
-    def __init__(self) -> None:
-        # What threading, logging and debuggers read of a Thread; not super().__init__(), which makes locks.
-        self._name = f"tether-{next(_numbers)}"
-        self._daemonic = True
-        self._ident = threading.get_ident()
-        self._native_id = threading.get_native_id()
-        self._started = _running
-        self._is_stopped = False
-        self._initialized = True
+    _name: str
+    _ident: int
+    _is_stopped: bool
+    _renamed: Callable[[], None]
+
+    def __init__(self, renamed: Callable[[], None]) -> None:
+        # What threading, logging and debuggers read of a Thread; not super().__init__(), which makes locks. In a dict
+        # that stands by itself: py-spy 0.4.3 does not find its way through the attributes that Python 3.13 and later
+        # keep inside of such an object, and one entry that it cannot read costs all threads their names.
+        self.__dict__ = {
+            "_name": f"tether-{next(_numbers)}",  # while it runs a task, the task's is stored here (names.c)
+            "_daemonic": True,
+            "_ident": threading.get_ident(),
+            "_native_id": threading.get_native_id(),
+            "_started": _running,
+            "_is_stopped": False,
+            "_initialized": True,
+            "_renamed": renamed,
+        }
 
     def __repr__(self) -> str:
         state = "stopped" if self._is_stopped else "started daemon"
@@ -42,9 +53,17 @@ class CrewThread(threading.Thread):
     def join(self, timeout: float | None = None) -> None:
         raise RuntimeError("a crew thread belongs to tether and serves many tasks: join the task's guard instead")
 
-    def _after_fork(self, *args: object) -> None:
-        """In a forked child the thread does not exist."""
-        self._is_stopped = True
+    def _set_os_name(self) -> None:
+        """Called by 3.14 and later when a task has set the name."""
+        super()._set_os_name()  # type: ignore[misc]
+        self._renamed()
+
+    def _after_fork(self, new_ident: int | None = None) -> None:
+        """In a forked child only the thread that forked exists."""
+        if new_ident is None:
+            self._is_stopped = True
+        else:
+            self._ident = new_ident
 
     def _reset_internal_locks(self, is_alive: bool) -> None:
         self._is_stopped = not is_alive
@@ -59,9 +78,10 @@ def _entries() -> dict[int, threading.Thread]:
     return threading._active  # type: ignore[attr-defined, no-any-return]
 
 
-def enter() -> None:
+def enter(renamed: Callable[[], None]) -> CrewThread:
     """Called by a crew thread when it has its thread state."""
-    _entries()[threading.get_ident()] = CrewThread()
+    entry = _entries()[threading.get_ident()] = CrewThread(renamed)
+    return entry
 
 
 def leave() -> None:
