@@ -125,8 +125,8 @@ typedef struct {
     uint32_t nargs;        /* positional */
     uint32_t nvalues;      /* positional and keyword */
     uint8_t outcome;
-    /* restarts: fn is a run (_restart.py), asked after each attempt. apart: never runs in place above another task. */
-    bool named : 1, enter_context : 1, must_join : 1, cancel_at_exit : 1, restarts : 1, apart : 1;
+    /* restarts: fn is a run (_restart.py), asked after each attempt. */
+    bool named : 1, enter_context : 1, must_join : 1, cancel_at_exit : 1, restarts : 1;
     /* One place before the arguments is spare, for PY_VECTORCALL_ARGUMENTS_OFFSET. */
     union {
         PyObject *inline_args[JOB_INLINE_ARGS + 1];
@@ -180,7 +180,7 @@ job_take_fn job_take, job_exit_value;
 bool may_run_here(state_t *st, tether_thread_t *thread);
 static inline bool may_run_job_here(state_t *st, tether_thread_t *thread, const job_t *job)
 {
-    return !job->apart && may_run_here(st, thread);
+    return !job->task.apart && may_run_here(st, thread);
 }
 
 /* Is an asyncio event loop running on this thread? pre: no exception is set. */
@@ -320,6 +320,8 @@ void kill_raised_here(state_t *st, tether_thread_t *thread);
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */
 /* The run that stands in for fn(*args): a new reference, or NULL with SendError. guards: there are some in what it is given. */
 PyObject *restart_prepare(PyObject *policy, PyObject *fn, PyObject *const *args, size_t nargs, PyObject *kwnames, bool guards);
+/* Before an attempt of a restartable job: from here on it may be killed. false, with an exception: it may not begin. */
+bool restart_begins(state_t *st, tether_thread_t *thread, job_t *job);
 /* After an attempt of a restartable job: run it again? May wait. If not, the outcome stands, or is what ended the wait. */
 bool restart_wanted(state_t *st, tether_thread_t *thread, job_t *job);
 /* New references, or NULL without an exception. */

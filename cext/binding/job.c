@@ -373,6 +373,8 @@ static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *
     set_hook(st, st->name_profile, "setprofile");
     if (tether_task_cancelled(&job->task))
         job->outcome = OUTCOME_KILLED;
+    else if (job->restarts && !restart_begins(st, thread, job))
+        note_outcome(st, job, NULL);
     else
         note_outcome(st, job, enter ? call_in(job, context) : call(job));
     if (enter)
@@ -394,7 +396,6 @@ static void attempts(state_t *st, tether_thread_t *thread, job_t *job, PyObject 
         if (!restart_wanted(st, thread, job))
             break;
         pystate_leave(saved);
-        and_acq_rel(&job->task.word, ~(uint32_t)TETHER_F_ENDING);
     }
     Py_XDECREF(context);
 }
@@ -404,6 +405,8 @@ static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outer
     pystate_t saved;
     PyObject *context = job->context, *notes = NULL;
     job->context = NULL;
+    if (job->restarts)
+        or_acq_rel(&job->task.word, TETHER_F_ENDING); /* until the first attempt (restart.c) */
     tether_task_push(thread, &job->task);
     kill_after_push(st, thread, job);
     if (!job->restarts) {

@@ -199,6 +199,28 @@ static PyObject *core_spare(PyObject *module, PyObject *unused)
     return PyBool_FromLong(top != NULL && tether_task_spare(top));
 }
 
+/* No exception may come between taking the lock and whoever lets it go; in Python code, not even in a `with` statement of 3.14,
+ * there is no such place. */
+static PyObject *core_locked(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    (void)module;
+    if (nargs < 2)
+        return PyErr_Format(PyExc_TypeError, "_locked(lock, fn, *args)");
+    PyObject *r = PyObject_CallMethod(args[0], "acquire", NULL);
+    if (r == NULL)
+        return NULL;
+    Py_DECREF(r);
+    r = PyObject_Vectorcall(args[1], args + 2, (size_t)(nargs - 2), NULL);
+    PyObject *exc = r == NULL ? take_exception() : NULL;
+    PyObject *released = PyObject_CallMethod(args[0], "release", NULL);
+    if (released == NULL)
+        PyErr_WriteUnraisable(args[0]);
+    Py_XDECREF(released);
+    if (exc != NULL)
+        give_exception(exc);
+    return r;
+}
+
 static PyObject *core_run_of(PyObject *module, PyObject *ref)
 {
     bool is_ref;
@@ -277,6 +299,7 @@ static PyMethodDef methods[] = {
     {"_supervise", core_supervise, METH_VARARGS, "Gives a new scope a supervisor's policy; returns the scope."},
     {"_renew", core_renew, METH_O, "Asks a running task to end what it does and begin again. Was it running, and not cancelled?"},
     {"_spare", core_spare, METH_NOARGS, "Takes back such a request to the calling task. Was there one?"},
+    {"_locked", (PyCFunction)(void (*)(void))core_locked, METH_FASTCALL, "fn(*args), under the lock."},
     {"_run_of", core_run_of, METH_O, "The run of a restartable task that has not ended, or None."},
     {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: see tether_fail_nth."},
     {0},

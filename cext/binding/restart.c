@@ -4,8 +4,8 @@
  * The task stays one task: RUNNING, one guard, one owner, on its thread. An attempt has what a task has: its own copy of the
  * context, its own thread-locals, a full budget.
  *
- * Between attempts nobody may kill: `ended` keeps the books, and waits. So ENDING stands from an attempt's end to the next
- * one's begin (kill.c), and CANCEL is looked at after it was taken away: a killer who came between them is seen there. */
+ * Only attempts may be killed: `begins` and `ended` keep the books, and `ended` waits. So ENDING stands whenever no attempt
+ * is made (kill.c), and CANCEL is looked at after it was taken away: a killer who came before is seen there. */
 #include "binding.h"
 
 int restart_check(PyObject *policy)
@@ -34,10 +34,35 @@ PyObject *restart_prepare(PyObject *policy, PyObject *fn, PyObject *const *args,
     return run;
 }
 
+bool restart_begins(state_t *st, tether_thread_t *thread, job_t *job)
+{
+    PyObject *r = PyObject_CallMethod(job->fn, "begins", NULL);
+    if (r == NULL)
+        return false;
+    Py_DECREF(r);
+    and_acq_rel(&job->task.word, ~(uint32_t)TETHER_F_ENDING);
+    if (!tether_task_cancelled(&job->task))
+        return true;
+    raise_cancelled(st, thread); /* so that `ended` hears of it */
+    return false;
+}
+
+/* The exception that is set ends the task between two attempts; it tells of the earlier ones, too. */
+static void end_between(state_t *st, job_t *job)
+{
+    job_replace_outcome(st, job);
+    PyObject *r = PyObject_CallMethod(job->fn, "give_up", "O", job->value);
+    if (r == NULL)
+        PyErr_Clear();
+    Py_XDECREF(r);
+}
+
 bool restart_wanted(state_t *st, tether_thread_t *thread, job_t *job)
 {
     if (job_is_foreign(job) || (job->outcome == OUTCOME_KILLED && job->value == NULL))
         return false; /* the attempt forked, and we are the child; or it never began */
+    if (job->task.scopes != NULL)
+        tether_scope_drop_all(thread, &job->task); /* left open by a generator; cancelled, they would cancel what follows */
     PyObject *r = PyObject_CallMethod(job->fn, "ended", "O", job->outcome == OUTCOME_VALUE ? Py_None : job->value);
     bool again = r == Py_True;
     Py_XDECREF(r);
@@ -47,17 +72,15 @@ bool restart_wanted(state_t *st, tether_thread_t *thread, job_t *job)
     }
     if (r == NULL) {
         /* Something ended its wait: a sibling, whose doing this is, or a cancellation, an interrupt: the task's end. */
-        again = tether_task_spare(&job->task);
+        again = PyErr_ExceptionMatches(st->Cancelled) && tether_task_spare(&job->task);
         if (again)
             PyErr_Clear();
         else
-            job_replace_outcome(st, job);
+            end_between(st, job);
     }
     if (!again)
         return false;
     job_forget_outcome(job);
-    if (job->task.scopes != NULL)
-        tether_scope_drop_all(thread, &job->task); /* left open by a generator; cancelled, they would cancel what follows */
     return true;
 }
 

@@ -97,7 +97,7 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
         if (!set)
             goto failed;
         job->restarts = true;
-        job->apart = options->apart;
+        job->task.apart = options->apart;
     } else if (!job_set_call(job, fn, args + 1, (size_t)(nargs - 1), kwnames)) {
         goto failed;
     }

@@ -169,7 +169,8 @@ tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node
         tether_lock(&lane->lock);
         int looked = 0;
         for (tether_task_t *t = lane->queue.tail; t && !found && looked < LOOK_AT; t = t->prev, looked++)
-            if (tether_state(load_relaxed(&t->word)) == TETHER_QUEUED && must_end_before(t, node))
+            if (tether_state(load_relaxed(&t->word)) == TETHER_QUEUED && !(t->apart && node->kind == TETHER_NODE_TASK) &&
+                must_end_before(t, node))
                 found = t;
         if (found)
             tether_task_ref(found);

@@ -65,7 +65,7 @@ bool tether_task_disarm(tether_task_t *task, uint32_t flags, bool *ended);
 bool tether_task_cancel(tether_task_t *task, uint32_t also);
 
 /* Asks a running task to end what it does now and to begin again (the host sees to that). Like a cancel, but for AGAIN.
- * returns false if it is not running, or cancelled anyway. */
+ * pre: the host has begun to run it, and is not done. returns false if it is not running, or cancelled anyway. */
 bool tether_task_renew(tether_task_t *task);
 
 /* By the task's own thread: takes such a request back. returns whether there was one; a real cancel stays. */

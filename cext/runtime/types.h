@@ -103,6 +103,7 @@ struct tether_task {
     _Atomic uint32_t word;
     uint16_t lane;                          /* index in rt->lanes */
     bool scope_kept;                        /* it has failed, and the scope's list holds its "alive" reference; scope->lock */
+    bool apart;                             /* never runs in place above a task that waits; fixed before it is published */
 };
 
 static inline unsigned tether_state(uint32_t word) { return word & TETHER_STATE; }

@@ -18,6 +18,7 @@ __all__ = ["Arguments"]
 _IMMUTABLE = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, tuple, frozenset, type, types.FunctionType}
 )
+_SHORT = frozenset({type(None), bool, int, float, str, bytes})  # dict keys that are shown in paths
 # Made to be shared between threads: the task is given the thing itself, every time.
 _SHARED = (
     *(type(make()) for make in (threading.Lock, threading.RLock)),
@@ -74,6 +75,8 @@ class Arguments:
         try:
             args, kwargs = self._copy(self._kept)
             return args, kwargs
+        except MemoryError:
+            raise
         except Exception as error:
             path, value = self._culprit()
             hint = f"it cannot be copied for another attempt ({error}); give the task what it needs to make its own"
@@ -122,4 +125,11 @@ def _inside(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif kind is set or kind is frozenset:
         yield from ((f"{path}{{...}}", part) for part in value)
     elif kind is dict:
-        yield from ((f"{path}[{key!r}]", part) for key, part in value.items())
+        for key, part in value.items():
+            yield f"{path}[{_shown(key)}]", part
+            yield f"{path}.keys()", key
+
+
+def _shown(key: object) -> str:
+    """For a path; no code of the user's."""
+    return repr(key) if type(key) in _SHORT else f"<{type(key).__name__}>"

@@ -15,6 +15,8 @@ from ._exit import _Frozen
 __all__ = ["Limit", "Restart", "Run", "check_limit"]
 
 _ENDS = (Cancelled, KilledTask, KeyboardInterrupt)  # asked for from outside, whatever `on` says
+_DEEP = 100  # exceptions looked at, one in the context of another
+_LONG = 300  # characters of a note
 _KEPT = 10  # notes: enough to see a pattern, and a service may run for years
 
 
@@ -62,7 +64,7 @@ class Restart(_Frozen):
         on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
     ) -> None:
         check_limit(max_restarts, within)
-        if not 0 <= number("backoff", backoff) < float("inf"):
+        if not 0 <= as_float("backoff", backoff) < float("inf"):
             raise ValueError(f"backoff must be a finite number of seconds, 0 or more, not {backoff!r}")
         for kind in on if isinstance(on, tuple) else (on,):
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
@@ -91,11 +93,14 @@ class Restart(_Frozen):
         return _Alone(self, fn, values, names, guards)
 
 
-def number(name: str, value: float) -> float:
+def as_float(name: str, value: float) -> float:
     """``value``, if it is a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large a number of seconds") from None
 
 
 def check_limit(max_restarts: int, within: float) -> None:
@@ -104,7 +109,7 @@ def check_limit(max_restarts: int, within: float) -> None:
         raise TypeError(f"max_restarts must be an int, not {type(max_restarts).__name__}")
     if max_restarts < 0:
         raise ValueError(f"max_restarts must be 0 or more, not {max_restarts}")
-    if not number("within", within) > 0:
+    if not as_float("within", within) > 0:
         raise ValueError(f"within must be a positive number of seconds, not {within!r}")
 
 
@@ -149,14 +154,18 @@ class Run:
         args, kwargs = self._arguments.fresh()
         return self._fn(*args, **kwargs)
 
+    def begins(self) -> None:
+        """Called before each attempt, as the task; an exception takes the attempt's place."""
+
     def ended(self, failure: BaseException | None) -> bool:
-        """Called after each attempt, on the task's thread: shall there be another? May wait, as the task."""
+        """Called after each attempt, as the task: shall there be another? May wait. Neither can be killed."""
         raise NotImplementedError
 
-    def note(self, failure: BaseException) -> None:
-        """Remembers a failure after which there is another attempt."""
+    def note(self, failure: str | None) -> None:
+        """Counts an attempt after which there is another; remembers its failure, unless others made it end."""
         self.restarts += 1
-        self.notes = (*self.notes, f"attempt {self.restarts} failed: {describe(failure)}")[-_KEPT:]
+        if failure is not None:
+            self.notes = (*self.notes, f"attempt {self.restarts} failed: {failure}")[-_KEPT:]
 
     def give_up(self, failure: BaseException, why: str | None = None) -> None:
         """Tells the last failure of the earlier ones."""
@@ -165,6 +174,16 @@ class Run:
                 failure.add_note(text)
             except Exception:  # a class may refuse notes; the failure itself matters more
                 return
+
+    def leave(self, failure: BaseException) -> bool:
+        """The task was cancelled. What it failed with while it was being ended stands; a failure after which it would
+        have been run again is a note on the cancellation."""
+        if answers(failure):
+            self.give_up(failure)
+            return False
+        self.note(describe(failure))
+        _core.checkpoint()
+        return True
 
     def history(self) -> str:
         """For dump."""
@@ -190,22 +209,44 @@ class _Alone(Run):
         if isinstance(failure, _ENDS) or not isinstance(failure, self._policy.on):
             self.give_up(failure)
             return False
+        if cancelled():
+            return self.leave(failure)
         n = self._limit.take()
         if n == 0:
             self.give_up(failure, f"not run again: {self._limit} are allowed")
             return False
-        self.note(failure)
+        self.note(describe(failure))
         if self._policy.backoff:
             _core.sleep(min(self._policy.backoff * 2.0 ** min(n - 1, 60), 3.0e9))
         return True
 
 
+def cancelled() -> bool:
+    """Was the calling task asked to end?"""
+    try:
+        _core.checkpoint()
+    except (Cancelled, KilledTask):
+        return True
+    return False
+
+
+def answers(failure: BaseException | None) -> bool:
+    """Is it a cancellation, or was it raised while one was handled?"""
+    for _ in range(_DEEP):
+        if failure is None or isinstance(failure, (Cancelled, KilledTask)):
+            break
+        failure = failure.__context__
+    return failure is not None
+
+
 def describe(failure: BaseException) -> str:
-    """One line: what, and where it was raised."""
+    """One line: what, and where it was raised. Runs the exception's own code."""
     try:
         text = f"{type(failure).__name__}: {failure}".splitlines()[0]
     except Exception:
         text = type(failure).__name__
+    if len(text) > _LONG:
+        text = f"{text[:_LONG]}..."
     where = failure.__traceback__
     while where is not None and where.tb_next is not None:
         where = where.tb_next

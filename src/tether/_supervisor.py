@@ -3,31 +3,38 @@
 How a group is restarted. The tasks stay where they are, each on its thread; only what they do ends and begins anew.
 All below is under one lock, which is never held in a wait:
 
-    running    in an attempt                    until `ended` is called
+    running    in an attempt, or about to be    from `begins` until `ended`
     waiting    its attempt has ended            it sleeps until it is released
     (neither)  not begun, or between the two
 
 A failure sets `_first`, the first task of the group to stop. Tasks are stopped one at a time, the last spawned first:
 `_renew` makes what it does raise `Cancelled`, and `ended` goes on to the next. When nobody of the group runs, all that
 wait are released, in the order of their spawns, by `_renew` again: it ends their sleep. A task that completes, is
-cancelled by somebody, or fails for good leaves the group; the others do not wait for it.
+cancelled by somebody, or fails for good leaves the group; the others do not wait for it. What a task of the group fails
+with while it is being stopped is part of the same restart, as in OTP.
 
 Every `_renew` that stops is sent under the lock while its task is `running`, and `ended` takes it back under the lock.
-So one that arrives in a waiting task is its release. A task of a group never runs in place above another (job.apart):
-it could not wait for the end of what lies below it.
+So one that arrives in a waiting task is its release. A task of a group never runs in place above one that waits for
+something else (task.apart): it could not wait for the end of what lies below it, and would be stopped with it.
+
+No code of the user runs under the lock, except what the collector calls; that may spawn, hence an RLock. If the books
+themselves fail (no memory, an interrupt in place), the task fails with that, and so the scope is cancelled: nobody
+sleeps on.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from typing import Any, Literal
 
 from . import _core
 from ._errors import Cancelled
-from ._restart import Limit, Run, check_limit
+from ._restart import Limit, Run, cancelled, check_limit, describe
 
 __all__ = ["supervisor"]
 
@@ -81,12 +88,35 @@ def supervisor(
     return _core._supervise(scope, _Supervision(strategy, Limit(max_restarts, within)))
 
 
-def _forget(children: dict[int, weakref.ref[_Child]], index: int, ref: object) -> None:
-    children.pop(index, None)
-
-
 class _Held(Exception):
-    """Raised by a task that would begin while its group is being stopped."""
+    """Takes the place of an attempt that would begin while its group is being stopped."""
+
+
+class _Verdict(Enum):
+    """What an attempt's end comes to."""
+
+    DONE = "it completed"
+    OVER = "it failed with what is none to restart after"
+    GIVES_UP = "one failure too many"
+    FAILED = "another attempt"
+    STOPPED = "another attempt; this one ended with its group"
+    HELD = "it did not begin"
+    LEAVES = "it was cancelled, by more than its group"
+
+
+_AGAIN = (_Verdict.FAILED, _Verdict.STOPPED, _Verdict.HELD)
+
+
+class _Seat:
+    """A task's entry in the books."""
+
+    __slots__ = ("index", "run", "running", "task", "waiting")
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.run: weakref.ref[_Child] | None = None  # tells when a task is gone that never ended an attempt
+        self.task: _core.TaskRef | None = None  # from its first beginning on
+        self.running = self.waiting = False
 
 
 class _Child(Run):
@@ -102,19 +132,26 @@ class _Child(Run):
     ) -> None:
         super().__init__(fn, values, names, guards)
         self._supervision = supervision
-        self.index = 0
-        self.task: _core.TaskRef | None = None  # from its first beginning on
-        self.running = self.waiting = False
+        self.seat = _Seat()
 
-    def __call__(self) -> Any:
-        self._supervision.begins(self)
-        return super().__call__()
+    def begins(self) -> None:
+        self._supervision.begins(self.seat)
 
     def ended(self, failure: BaseException | None) -> bool:
-        again, wait = self._supervision.ended(self, failure)
+        text = describe(failure) if isinstance(failure, Exception) else None
+        verdict, wait = self._supervision.ended(self.seat, failure)
+        if verdict is _Verdict.LEAVES:
+            assert failure is not None
+            return self.leave(failure)
+        if verdict not in _AGAIN:
+            if failure is not None:
+                self.give_up(failure, self._supervision.limit if verdict is _Verdict.GIVES_UP else None)
+            return False
+        if verdict is not _Verdict.HELD:
+            self.note(text)
         if wait:
             _core.sleep(_FOR_EVER)  # ended by its release, or by a cancellation
-        return again
+        return True
 
 
 class _Supervision:
@@ -123,75 +160,92 @@ class _Supervision:
     def __init__(self, strategy: str, limit: Limit) -> None:
         self._strategy = strategy
         self._limit = limit
-        self._lock = threading.Lock()
-        self._children: dict[int, weakref.ref[_Child]] = {}  # the tasks hold them
+        self.limit = f"the supervisor gives up: {limit} are allowed"
+        self._lock = threading.RLock()
+        self._seats: dict[int, _Seat] = {}  # in the order of their spawns
+        self._gone: deque[int] = deque()
         self._spawned = 0
         self._first: int | None = None
 
     def prepare(self, fn: Callable[..., Any], values: tuple[Any, ...], names: tuple[str, ...], guards: bool) -> _Child:
         """Called by spawn: what runs instead of ``fn``."""
         child = _Child(self, fn, values, names, guards)
-        with self._lock:
-            self._spawned = child.index = self._spawned + 1
-            self._children[child.index] = weakref.ref(child, partial(_forget, self._children, child.index))
+        _core._locked(self._lock, self._admit, child)
         return child
 
-    def begins(self, child: _Child) -> None:
+    def begins(self, seat: _Seat) -> None:
         """An attempt begins, unless its group is being stopped."""
-        with self._lock:
-            child.task = _core.current()
-            if self._stops(child):
-                raise _Held
-            child.running = True
+        _core._locked(self._lock, self._begins, seat)
 
-    def _stops(self, child: _Child) -> bool:
-        return self._first is not None and child.index >= self._first
+    def ended(self, seat: _Seat, failure: BaseException | None) -> tuple[_Verdict, bool]:
+        """What does this end come to, and must the task wait for its release?"""
+        return _core._locked(self._lock, self._ended, seat, failure)
 
-    def ended(self, child: _Child, failure: BaseException | None) -> tuple[bool, bool]:
-        """Shall there be another attempt, and must it wait for its release?"""
-        with self._lock:
-            asked = _core._spare() or isinstance(failure, _Held)
-            child.running = False
-            again = self._again(child, failure, asked)
-            if not again:
-                self._children.pop(child.index, None)
-            child.waiting = again and self._stops(child)
-            self._go_on(child)
-            return again, child.waiting
+    def _admit(self, child: _Child) -> None:
+        while self._gone:
+            self._seats.pop(self._gone.popleft(), None)
+        self._spawned += 1
+        seat = child.seat
+        seat.index = self._spawned
+        seat.run = weakref.ref(child, partial(_went, self._gone, seat.index))
+        self._seats[seat.index] = seat
 
-    def _again(self, child: _Child, failure: BaseException | None, asked: bool) -> bool:
+    def _begins(self, seat: _Seat) -> None:
+        seat.task = _core.current()
+        if self._stops(seat):
+            raise _Held
+        seat.running = True
+
+    def _stops(self, seat: _Seat) -> bool:
+        return self._first is not None and seat.index >= self._first
+
+    def _ended(self, seat: _Seat, failure: BaseException | None) -> tuple[_Verdict, bool]:
+        seat.running = False
+        verdict = self._judge(seat, failure, _core._spare())
+        if verdict not in _AGAIN:
+            self._seats.pop(seat.index, None)
+        seat.waiting = verdict in _AGAIN and self._stops(seat)
+        self._go_on(seat)
+        return verdict, seat.waiting
+
+    def _judge(self, seat: _Seat, failure: BaseException | None, asked: bool) -> _Verdict:
         if failure is None:
-            return False
-        if asked and isinstance(failure, (Exception, Cancelled)):
-            child.restarts += 1
-            return True
+            return _Verdict.DONE
+        if isinstance(failure, _Held):
+            return _Verdict.HELD
+        if not isinstance(failure, (Exception, Cancelled)):
+            return _Verdict.OVER
+        if cancelled():
+            return _Verdict.LEAVES
+        if asked or (self._stops(seat) and isinstance(failure, Exception)):
+            return _Verdict.STOPPED
         if not isinstance(failure, Exception):
-            child.give_up(failure)  # cancelled or killed by somebody; an interrupt
-            return False
+            return _Verdict.OVER
         if not self._limit.take():
-            child.give_up(failure, f"the supervisor gives up: {self._limit} are allowed")
-            return False
-        child.note(failure)
+            return _Verdict.GIVES_UP
         if self._strategy != "one_for_one":
-            first = child.index if self._strategy == "rest_for_one" else 1
+            first = seat.index if self._strategy == "rest_for_one" else 1
             self._first = first if self._first is None else min(self._first, first)
-        return True
+        return _Verdict.FAILED
 
-    def _go_on(self, caller: _Child) -> None:
+    def _go_on(self, caller: _Seat) -> None:
         """Stops the next task of the group, or, when none runs, releases them all."""
         if self._first is None:
             return
-        known = [child for _, ref in sorted(self._children.items()) if (child := ref()) is not None]
-        group = [child for child in known if self._stops(child)]
-        running = [child for child in group if child.running]
-        if running:
-            assert running[-1].task is not None
-            _core._renew(running[-1].task)
-            return
+        group = [seat for seat in self._seats.values() if self._stops(seat)]
+        for seat in reversed(group):
+            if seat.running:
+                assert seat.task is not None
+                _core._renew(seat.task)
+                return
         self._first = None
-        for child in group:
-            if child.waiting:
-                child.waiting = False
-                if child is not caller:
-                    assert child.task is not None
-                    _core._renew(child.task)
+        for seat in group:
+            if seat.waiting:
+                seat.waiting = False
+                if seat is not caller:
+                    assert seat.task is not None
+                    _core._renew(seat.task)
+
+
+def _went(gone: deque[int], index: int, ref: object) -> None:
+    gone.append(index)
