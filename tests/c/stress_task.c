@@ -1,6 +1,8 @@
 /* Joiners and the crew race for each task. */
 #include "harness.h"
 
+#include <sched.h>
+
 #include "host.h"
 
 #define BOTH_HOSTS(serial) for (int serial = 0; serial < 2; serial++)
@@ -157,4 +159,80 @@ TEST(runtimes_come_and_go)
         host_finish(&host);
         CHECK(atomic_load(&sum) == i % 7);
     }
+}
+
+/* Renewals against cancels and against the end. Each renewal that was accepted is taken back once or comes to a cancel; a
+ * cancel is never lost. */
+typedef struct {
+    _Atomic long spared;   /* renewals that the task took back */
+    _Atomic long accepted;
+    _Atomic bool begun;    /* before that, a host would not run it */
+    _Atomic bool stop;     /* ends by itself instead of going on */
+} renewed_t;
+
+static bool begin_again_and_again(host_t *host, void *arg)
+{
+    renewed_t *renewed = arg;
+    tether_task_t *self = load_relaxed(&host_thread(host)->top);
+    atomic_store(&renewed->begun, true);
+    while (!atomic_load(&renewed->stop)) {
+        if (!host_sleep(host, tether_now() + 20000))
+            continue;
+        if (!tether_task_spare(self)) {
+            CHECK(tether_task_cancelled(self));
+            return false;
+        }
+        atomic_fetch_add(&renewed->spared, 1);
+    }
+    return true;
+}
+
+typedef struct {
+    job_t *job;
+    renewed_t *renewed;
+    _Atomic bool stop;
+} renewer_t;
+
+static void *renewer(void *arg)
+{
+    renewer_t *r = arg;
+    while (!atomic_load(&r->stop))
+        if (tether_task_renew(&r->job->task))
+            atomic_fetch_add(&r->renewed->accepted, 1);
+    return NULL;
+}
+
+TEST(renewals_against_cancel_and_end)
+{
+    enum { RENEWERS = 2 };
+    host_t host;
+    host_start(&host, (host_options_t){.serial = false});
+    for (int i = 0; i < SCALE(200, 50); i++) {
+        renewed_t renewed = {0};
+        job_t *job = host_spawn_in(&host, NULL, begin_again_and_again, &renewed, HOST_DEDICATED, NULL);
+        while (!atomic_load(&renewed.begun))
+            sched_yield();
+        renewer_t renewers[RENEWERS];
+        pthread_t threads[RENEWERS];
+        for (int n = 0; n < RENEWERS; n++) {
+            renewers[n] = (renewer_t){job, &renewed, false};
+            pthread_create(&threads[n], NULL, renewer, &renewers[n]);
+        }
+        while (atomic_load(&renewed.spared) < i % 5)
+            sched_yield();
+        if (i % 2)
+            CHECK(tether_task_cancel(&job->task, 0));
+        else
+            atomic_store(&renewed.stop, true);
+        CHECK(host_wait(&host, job, HOST_ELSEWHERE, TETHER_FOREVER) == TETHER_OK);
+        for (int n = 0; n < RENEWERS; n++) {
+            atomic_store(&renewers[n].stop, true);
+            pthread_join(threads[n], NULL);
+        }
+        CHECK(host_reap(&host, job) == (i % 2 == 0));
+        long pending = atomic_load(&renewed.accepted) - atomic_load(&renewed.spared);
+        CHECK(pending == 0 || pending == 1); /* the last may have met the cancel or the end */
+        host_drop(&host, job);
+    }
+    host_finish(&host);
 }

@@ -1,6 +1,8 @@
 /* The task word: claimed once, ended once, reaped once; who lets go second releases. */
 #include "harness.h"
 
+#include <sched.h>
+
 #include "host.h"
 
 #define BOTH_HOSTS(serial) for (int serial = 0; serial < 2; serial++)
@@ -237,5 +239,110 @@ TEST(a_host_attaches_before_it_claims)
     for (int i = 0; i < N; i++)
         CHECK(host_join(&host, jobs[i]));
     CHECK(atomic_load(&host.in_place) == N);
+    host_finish(&host);
+}
+
+/* Sleeps until asked to end; says whether it may begin again, as a host that restarts does. */
+static bool sleep_until_asked(host_t *host, void *spared)
+{
+    CHECK(host_sleep(host, TETHER_FOREVER));
+    tether_task_t *self = load_relaxed(&host_thread(host)->top);
+    bool spare = tether_task_spare(self);
+    CHECK(!tether_task_spare(self));
+    CHECK(tether_task_cancelled(self) != spare);
+    CHECK(tether_thread_cancelled(host_thread(host)) != spare);
+    atomic_store((_Atomic int *)spared, spare ? 1 : 2);
+    return true;
+}
+
+static void await_blocked(job_t *job)
+{
+    while (!(tether_task_word(&job->task) & TETHER_F_BLOCKED))
+        sched_yield();
+}
+
+TEST(a_renewed_task_wakes_and_takes_the_request_back)
+{
+    host_t host;
+    _Atomic int spared = 0;
+    host_start(&host, (host_options_t){.serial = false});
+    job_t *job = host_spawn_in(&host, NULL, sleep_until_asked, &spared, HOST_DEDICATED, NULL);
+    await_blocked(job);
+    CHECK(tether_task_renew(&job->task));
+    CHECK(host_join(&host, job));
+    CHECK(atomic_load(&spared) == 1);
+    host_finish(&host);
+}
+
+TEST(a_cancel_takes_a_renewal_away)
+{
+    host_t host;
+    _Atomic int spared = 0;
+    host_start(&host, (host_options_t){.serial = true}); /* it cannot go on before we wait */
+    job_t *job = host_spawn_in(&host, NULL, sleep_until_asked, &spared, HOST_DEDICATED, NULL);
+    while (!(tether_task_word(&job->task) & TETHER_F_BLOCKED))
+        host_yield(&host);
+    CHECK(tether_task_renew(&job->task));
+    CHECK(!tether_task_renew(&job->task)); /* asked already */
+    CHECK(tether_task_cancel(&job->task, 0));
+    CHECK(!tether_task_renew(&job->task)); /* cancelled anyway */
+    CHECK(host_join(&host, job));
+    CHECK(atomic_load(&spared) == 2);
+    host_finish(&host);
+}
+
+TEST(only_a_running_task_is_renewed)
+{
+    host_t host;
+    _Atomic int calls = 0;
+    host_start(&host, (host_options_t){.serial = true});
+    job_t *job = host_spawn(&host, succeed, &calls);
+    CHECK(!tether_task_renew(&job->task));
+    CHECK(!tether_task_cancelled(&job->task));
+    CHECK(host_wait(&host, job, 0, TETHER_FOREVER) == TETHER_OK);
+    CHECK(!tether_task_renew(&job->task));
+    CHECK(host_reap(&host, job));
+    CHECK(!tether_task_renew(&job->task));
+    host_drop(&host, job);
+    CHECK(atomic_load(&calls) == 1);
+    host_finish(&host);
+}
+
+/* A task whose scope has a child that is queued, and which then waits. */
+static bool own_a_child(host_t *host, void *both)
+{
+    _Atomic int *saw = both;
+    tether_thread_t *thread = host_thread(host);
+    tether_scope_t *scope = tether_scope_open(thread, TETHER_FOREVER);
+    add_relaxed(&scope->node.refs, 1);
+    job_t *child = host_spawn_in(host, scope, succeed, saw, 0, NULL);
+    tether_node_t *self = tether_owner_current(thread);
+    child->task.apart = true;
+    CHECK(tether_lane_take_below(thread, self) == NULL); /* whoever waits for this task leaves it alone */
+    child->task.apart = false;
+    tether_task_t *taken = tether_lane_take_below(thread, self);
+    CHECK(taken == &child->task);
+    child->task.apart = true;
+    host_run(host, child);
+    job_t *other = host_spawn_in(host, scope, succeed, saw, 0, NULL);
+    other->task.apart = true;
+    taken = tether_lane_take_below(thread, &scope->node); /* whoever leaves the block may take it */
+    CHECK(taken == &other->task);
+    host_run(host, other);
+    CHECK(host_reap(host, child) && host_reap(host, other));
+    host_drop(host, child);
+    host_drop(host, other);
+    host_leave(host, scope);
+    tether_node_unref(thread, &scope->node);
+    return true;
+}
+
+TEST(a_task_that_stands_apart_is_taken_by_the_leaver_of_its_scope_alone)
+{
+    host_t host;
+    _Atomic int calls = 0;
+    host_start(&host, (host_options_t){.serial = true}); /* nobody else may take them while we keep the fake GIL */
+    CHECK(host_join(&host, host_spawn(&host, own_a_child, &calls)));
+    CHECK(atomic_load(&calls) == 2);
     host_finish(&host);
 }
