@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import queue
 import random
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import tether
-from support import WAIT, Token, Unraisables, await_event, busy_statistics, poll, resident_bytes
+from support import WAIT, Token, Unraisables, await_event, poll, resident_bytes
 from tether import Completed, Killed, KillReason
 
 STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
@@ -79,10 +79,6 @@ class Crew:
 
     def tell(self, who: int, order: Any) -> None:
         self.orders[who].put(order)
-
-
-def cancel_all(scope: tether.Scope) -> None:
-    scope.cancel()
 
 
 # ---- strategies -----------------------------------------------------------------------------------------------------
@@ -393,19 +389,19 @@ def test_it_gives_up_with_one_failure_too_many(strategy: str, most: int):
 
 
 def test_the_limit_is_of_all_children_together():
-    def fail(n: int) -> None:
-        raise ValueError(n)
+    turn = threading.Lock()
+    failures = [0]
 
-    with pytest.raises(ExceptionGroup), tether.supervisor(max_restarts=5) as s:
-        children = [s.spawn(fail, n) for n in range(3)]
-    attempts = 0
-    for child in children:
-        match child.exit_value() if child.task.state is not tether.TaskState.REAPED else None:
-            case None:
-                attempts += 1
-            case Killed():
-                attempts += 1
-    assert attempts == 3
+    def fail() -> None:
+        with turn:
+            failures[0] += 1
+            raise ValueError
+
+    with pytest.raises(ExceptionGroup) as caught, tether.supervisor(max_restarts=5) as s:
+        for _ in range(3):
+            s.spawn(fail)
+    assert 6 <= failures[0] <= 8  # five restarts, the one too many, and who had begun meanwhile
+    assert 1 <= len(caught.value.exceptions) <= 3
 
 
 @everyhow
@@ -577,7 +573,8 @@ def test_a_whole_subtree_is_stopped_and_begins_again(inner: Any):
 
     def failing() -> None:
         log.add("begin", 0)
-        await_event(fail)
+        while not fail.is_set():
+            tether.sleep(0.0005)
         fail.clear()
         raise ValueError
 
@@ -590,7 +587,7 @@ def test_a_whole_subtree_is_stopped_and_begins_again(inner: Any):
             fail.set()
             poll(lambda: sorted(log.of("begin")) == [0, 1, 2], "all begin again")
             events = log.take()
-            assert sorted(events[:2]) == [("end", 1), ("end", 2)]
+            assert sorted(events[:2]) == [("end", 1), ("end", 2)], events
             log.events = events[2:]
         s.cancel()
 
@@ -645,7 +642,7 @@ def test_siblings_that_join_each_others_handles_do_not_deadlock(strategy: str):
         return 7
 
     def joiner() -> int:
-        return handles[0].task.is_alive() and 7 or 7
+        return int(handles[0].task.is_alive())
 
     def waiter() -> None:
         poll(lambda: handles, "the handle")
@@ -657,10 +654,8 @@ def test_siblings_that_join_each_others_handles_do_not_deadlock(strategy: str):
 
     def blocked() -> None:
         poll(lambda: handles, "the handle")
-        try:
+        with contextlib.suppress(tether.ReapedError):
             handles[0].join()
-        except tether.ReapedError:
-            pass
 
     handles: list[Any] = []
     with tether.supervisor(strategy, max_restarts=MANY) as s:
@@ -866,12 +861,16 @@ def test_finished_children_leave_nothing_in_a_long_lived_supervisor():
 
 def test_children_that_never_began_leave_nothing():
     # G7, G9: cancelled before the start
+    from tether._supervisor import _Supervision
+
     with tether.supervisor() as s:
         for _ in range(500):
             handle = s.spawn(int)
             handle.cancel()
             handle.exit_value()
-    assert busy_statistics().get("tasks_live", 0) == 0
+        s.spawn(int)
+        books = [thing for thing in gc.get_objects() if type(thing) is _Supervision]
+        assert sum(len(thing._seats) for thing in books) < 10
 
 
 def test_a_closed_supervisor_takes_no_more():
@@ -899,7 +898,8 @@ def test_interrupt_of_a_supervisor_in_place(run_python):
     # G12: Ctrl-C while its only task runs in place, and while it keeps the books
     run_python(
         """
-        import signal, threading, time, tether
+        import signal, threading, tether
+        from support import poll
 
         def fail():
             calls.append(1)
@@ -907,12 +907,11 @@ def test_interrupt_of_a_supervisor_in_place(run_python):
 
         for n in range(60):
             calls = []
-            fired = []
+            armed = threading.Event()
             def fire():
-                while not fired:
-                    if len(calls) > n % 11:
-                        fired.append(1)
-                        signal.raise_signal(signal.SIGINT) if False else signal.pthread_kill(main, signal.SIGINT)
+                armed.wait()
+                poll(lambda: len(calls) > n % 11)
+                signal.pthread_kill(main, signal.SIGINT)
             main = threading.get_ident()
             thread = threading.Thread(target=fire)
             try:
@@ -920,6 +919,7 @@ def test_interrupt_of_a_supervisor_in_place(run_python):
                     s.spawn(fail)
                     s.spawn(fail)
                     thread.start()
+                    armed.set()
             except KeyboardInterrupt:
                 pass
             else:
