@@ -15,7 +15,7 @@ import pytest
 
 import tether
 from support import WAIT, Token, Unraisables, await_event, poll, resident_bytes
-from tether import Completed, Killed, KillReason
+from tether import Completed, Killed, KillReason, _supervisor
 
 STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
 everyhow = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -511,20 +511,26 @@ def test_user_code_that_spawns_while_the_books_are_kept():
     assert len(handles) > 3
 
 
-def test_books_that_fail_cancel_the_supervisor(monkeypatch: pytest.MonkeyPatch):
-    # fault 14: nobody waits for what can never come
-    from tether import _supervisor
+@pytest.mark.parametrize(("nth", "error"), [(1, ValueError), (2, MemoryError)])
+def test_books_that_fail_cancel_the_supervisor(monkeypatch: pytest.MonkeyPatch, nth: int, error: type[Exception]):
+    # fault 14, at the end of the task that fails and of one that is stopped: nobody waits for what can never come
+    calls: list[object] = []
+    go_on = _supervisor._Supervision._go_on
 
-    def no_memory(self: object, *args: object) -> None:
-        raise MemoryError
+    def no_memory(self: Any, seat: Any) -> None:
+        calls.append(seat)
+        if len(calls) == nth:
+            raise MemoryError
+        go_on(self, seat)
 
-    with pytest.raises(ExceptionGroup) as caught, tether.supervisor("one_for_all") as s:
+    with Unraisables() as reports, pytest.raises(ExceptionGroup) as caught, tether.supervisor("one_for_all") as s:
         crew = Crew(s, 4)
         crew.begun(0, 1, 2, 3)
         monkeypatch.setattr(_supervisor._Supervision, "_go_on", no_memory)
         crew.tell(1, ValueError())
         tether.sleep(3600)
-    assert any(isinstance(failure, MemoryError) for failure in caught.value.exceptions)
+    assert [type(failure) for failure in caught.value.exceptions] == [error]
+    assert reports.types == ([MemoryError] if nth == 1 else [])
 
 
 # ---- trees ----------------------------------------------------------------------------------------------------------
@@ -861,15 +867,13 @@ def test_finished_children_leave_nothing_in_a_long_lived_supervisor():
 
 def test_children_that_never_began_leave_nothing():
     # G7, G9: cancelled before the start
-    from tether._supervisor import _Supervision
-
     with tether.supervisor() as s:
         for _ in range(500):
             handle = s.spawn(int)
             handle.cancel()
             handle.exit_value()
         s.spawn(int)
-        books = [thing for thing in gc.get_objects() if type(thing) is _Supervision]
+        books = [thing for thing in gc.get_objects() if type(thing) is _supervisor._Supervision]
         assert sum(len(thing._seats) for thing in books) < 10
 
 

@@ -66,8 +66,10 @@ bool restart_wanted(state_t *st, tether_thread_t *thread, job_t *job)
     PyObject *r = PyObject_CallMethod(job->fn, "ended", "O", job->outcome == OUTCOME_VALUE ? Py_None : job->value);
     bool again = r == Py_True;
     Py_XDECREF(r);
-    if (r == NULL && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        PyErr_WriteUnraisable(NULL); /* no memory to decide: what the attempt came to stands */
+    /* No memory to decide: what the attempt came to stands. A supervised task has to fail, though: that cancels the scope, and
+     * with it the siblings' waits for what this one did not write into the books. */
+    if (r == NULL && PyErr_ExceptionMatches(PyExc_MemoryError) && (job->outcome == OUTCOME_FAILED || !job->task.apart)) {
+        PyErr_WriteUnraisable(NULL);
         return false;
     }
     if (r == NULL) {
