@@ -37,6 +37,7 @@ from support import (
 )
 from tether import Completed, Killed, KillReason, Restart, SendError
 from tether import _restart as module
+from tether._copies import Arguments
 
 AT_ONCE = Restart(backoff=0)
 EVER = Restart(max_restarts=10**9, backoff=0)
@@ -1218,9 +1219,7 @@ def test_no_references_leak():
             with contextlib.suppress(SendError):
                 restarted(print, [generator()])
 
-    rounds(20)
-    gc.collect()
-    before = len(gc.get_objects())
     rounds(50)
     gc.collect()
-    assert len(gc.get_objects()) - before < 40
+    kinds = (module._Alone, module.Limit, Arguments)
+    assert [type(thing) for thing in gc.get_objects() if type(thing) in kinds] == []
