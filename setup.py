@@ -28,6 +28,7 @@ setup(
             depends=HEADERS,
             include_dirs=["cext/runtime", "cext/binding"],
             define_macros=[("_GNU_SOURCE", "1")],
+            extra_link_args=["-pthread"],
             extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", *WARNINGS],
         ),
     ]

@@ -6,10 +6,12 @@ Nothing here hopes: every wait is bounded and says what it was waiting for.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,3 +186,26 @@ class ThreadFailures(_Reports):
 
 class Token:
     """An object that can be watched by a weak reference."""
+
+
+def forked(child: Callable[..., Any], /, *args: Any) -> int:
+    """Fork; run `child` in the child, which then ends at once: with 0, or with 1 and its exception on stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads are alive, which is the point
+        pid = os.fork()
+    if pid == 0:
+        signal.alarm(int(WAIT))  # a child that hangs is ended, and its status says so
+        status = 1
+        try:
+            child(*args)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return pid
+
+
+def status_of(pid: int) -> int:
+    """Wait for a child; return its exit code, or minus the number of the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

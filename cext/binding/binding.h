@@ -315,6 +315,7 @@ void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_after_pop(state_t *st, tether_thread_t *thread);
 void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_raised_here(state_t *st, tether_thread_t *thread);
+void kill_forget(state_t *st); /* takes back what is about to be raised here, in a forked child */
 
 /* restart.c */
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */
@@ -328,10 +329,15 @@ bool restart_wanted(state_t *st, tether_thread_t *thread, job_t *job);
 PyObject *restart_notes(job_t *job); /* of the attempts before the one that completed; by the task's thread */
 PyObject *restart_run_of(state_t *st, job_t *job);
 
-/* fork.c: is this of the runtime that a parent process left us? */
-bool job_is_foreign(job_t *job);
-int need_own(state_t *st, tether_runtime_t *rt); /* 0, or -1 with ForkedError */
+/* fork.c */
 int fork_prepare(state_t *st);
+/* Is this of the runtime that a parent process left us? */
+static inline bool job_is_foreign(const job_t *job) { return tether_runtime_foreign(job->task.node.rt); }
+int need_own(state_t *st, tether_runtime_t *rt); /* 0, or -1 with ForkedError */
+/* After a job has run here, on `thread`: 0 in the process that began it. In the child of a fork that it made, -1 with what it
+ * raised there, or with ForkedError: a stack of the parent's is unwound, and nothing on it may go on. */
+int fork_passed(state_t *st, tether_thread_t *thread, job_t *job);
+void fork_silence(state_t *st); /* the same exception, where none may be raised: ForkedError goes, another is reported */
 
 /* host.c */
 void host_fill(tether_host_t *host);

@@ -102,7 +102,7 @@ static int wait_or_run(state_t *st, tether_thread_t *thread, job_t *job, uint64_
             return -1;
         if (tether_task_claim(thread, &job->task)) {
             job_run_here(st, thread, job);
-            return 0;
+            return fork_passed(st, thread, job);
         }
     }
     return wait_job(st, thread, job, deadline);
@@ -254,6 +254,8 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
     job_t *target = ref_job(st, to, &is_ref);
     if (!is_ref)
         return PyErr_Format(PyExc_TypeError, "send() takes a TaskRef or a Scope, not %.100s", Py_TYPE(to)->tp_name);
+    if (target != NULL && need_own(st, target->task.node.rt) < 0)
+        return NULL;
     if (target != NULL && tether_task_ended(&target->task)) {
         PyObject *name = job_name(target);
         if (name != NULL)
@@ -324,7 +326,7 @@ static PyObject *guard_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
         job_run_here(st, thread, job);
     else if (wait_job_shielded(st, thread, job) < 0)
         return NULL;
-    if (reap(st, thread, job) < 0)
+    if (fork_passed(st, thread, job) < 0 || reap(st, thread, job) < 0)
         return NULL;
     if (failed) {
         /* The body's exception goes on; a failure of the task's own must not be lost behind it. */
@@ -437,16 +439,20 @@ static void let_go(job_t *job, bool by_collector)
         warn(job, "was neither started nor joined when its guard was dropped: it runs now, while the drop waits, so nothing "
                   "runs in parallel. Keep the guard and join it, or spawn it in a scope");
     bool here = unstarted && st->place != PLACE_THREAD && !loop_runs(st) && tether_thread_room(thread) >= thread->stack_size / 4;
-    if (here && tether_task_claim(thread, &job->task))
+    if (here && tether_task_claim(thread, &job->task)) {
         job_run_here(st, thread, job);
-    else
+        if (fork_passed(st, thread, job) < 0)
+            fork_silence(st);
+    } else {
         wait_job_quietly(st, thread, job);
-    if (tether_task_ended(&job->task) && tether_task_take(&job->task, TETHER_F_LOOSE | TETHER_F_SCOPED, &word)) {
+    }
+    bool ours = !job_is_foreign(job); /* else: in the child of a fork that was made meanwhile */
+    if (ours && tether_task_ended(&job->task) && tether_task_take(&job->task, TETHER_F_LOOSE | TETHER_F_SCOPED, &word)) {
         tether_lane_arm(tether_task_lane(&job->task), -1);
         if (job->outcome == OUTCOME_FAILED)
             job_report(job);
         Py_CLEAR(job->value);
-    } else if (guard_armed(job)) {
+    } else if (ours && guard_armed(job)) {
         adopt(job); /* the wait could never have ended */
     }
     give_exception(pending);

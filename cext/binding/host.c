@@ -151,10 +151,13 @@ static void run(tether_thread_t *thread, tether_task_t *task)
 {
     state_t *st = thread_state(thread);
     job_run_on_crew(st, thread, job_of(task)); /* the task may be gone afterwards */
-    if (load_relaxed(&thread->rt) != st->rt) {
-        /* The task forked, and we are the child, on the only thread there is: it has run to the end of what its function
-         * wanted to do here, and the process ends with it, as it does for a Thread. */
+    if (tether_runtime_foreign(load_relaxed(&thread->rt))) {
+        /* The task forked, and we are the child, on the only thread of the parent's that there is: it has run to the end of
+         * what its function wanted to do here, and the process ends with the last thread, as it does for a Thread. */
+        tether_thread_t *root = tether_thread(st->rt);
         PyEval_SaveThread();
+        if (root != NULL)
+            tether_runtime_rest(root);
         pthread_exit(NULL);
     }
 }
@@ -252,7 +255,13 @@ static PyObject *drain(PyObject *module, PyObject *unused)
             /* Tasks may spawn to the last; what slipped in before the door was shut is waited for, too. */
             tether_runtime_close(rt);
             closed = tether_runtime_live(rt) == 0;
-        } else if (PyErr_CheckSignals() < 0) {
+            continue;
+        }
+        bool raised = PyErr_CheckSignals() < 0;
+        rt = st->rt; /* another one, if a handler forked */
+        if ((thread = tether_thread(rt)) == NULL)
+            Py_RETURN_NONE;
+        if (raised) {
             PyErr_Clear();
             tether_lane_each(rt, cancel_any, NULL);
             if (++interrupts == 2) {
@@ -338,8 +347,7 @@ int host_prepare(state_t *st)
     if (st->renamed == NULL)
         goto done;
     /* `started`: another thread was faster, while the imports ran */
-    if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || hook_once(st, &st->gc_hooked, hook_gc) < 0 ||
-                         hook_once(st, &st->fork_hooked, fork_prepare) < 0))
+    if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || hook_once(st, &st->gc_hooked, hook_gc) < 0))
         goto done;
     st->started = true;
     result = 0;

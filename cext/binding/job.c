@@ -264,6 +264,8 @@ static void set_hook(state_t *st, PyObject *name, const char *set_name)
     Py_DECREF(hook);
 }
 
+static void report_to_excepthook(state_t *st, job_t *job);
+
 static PyObject *call(job_t *job)
 {
     return PyObject_Vectorcall(job->fn, job_args(job), job->nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, job->kwnames);
@@ -332,6 +334,8 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost
     /* Letting a value go may run Python code: while we are still attached, if nobody wants it. */
     if (tether_task_is_loose(task) && !failed)
         Py_CLEAR(job->value);
+    if (job_is_foreign(job))
+        return; /* its destructor forked */
     /* On a crew thread the GIL goes before the end is announced: whoever wakes up finds it free. */
     if (outermost && load_relaxed(&task->node.rt->waiters) != 0)
         tether_crew_detach(thread);
@@ -421,8 +425,13 @@ static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outer
     if (outermost)
         names_leave(st, thread);
     tether_task_pop(thread, &job->task);
-    if (job_is_foreign(job))
-        return; /* we are the child of a fork that the task made: its end is the parent's business */
+    if (job_is_foreign(job)) {
+        /* We are the child of a fork that the task made: its end is the parent's business. In place, the exception goes on
+         * (fork_passed); on a thread of the crew there is nobody but the hook, as for a Thread. */
+        if (outermost && job->outcome == OUTCOME_FAILED)
+            report_to_excepthook(st, job);
+        return;
+    }
     kill_after_pop(st, thread);
     end(st, thread, job, outermost);
     if (st->sub && !outermost)

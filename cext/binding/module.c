@@ -443,7 +443,7 @@ static int module_exec(PyObject *module)
         add_type(module, &ref_spec, &st->ref_type) < 0 || add_type(module, &scope_spec, &st->scope_type) < 0 ||
         add_type(module, &options_spec, &st->options_type) < 0)
         return -1;
-    return 0;
+    return fork_prepare(st);
 }
 
 /* Everything in the state that refers to a Python object. */

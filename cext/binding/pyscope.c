@@ -136,7 +136,7 @@ static void note_living(tether_task_t *task, void *arg)
 /* The children that have not ended, as TaskRefs. */
 static PyObject *living(scope_t *s)
 {
-    guards_t found = {.room = s->core && s->core->node.rt == s->st->rt ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
+    guards_t found = {.room = s->core && !tether_runtime_foreign(s->core->node.rt) ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
     found.tasks = found.room ? PyMem_Malloc(found.room * sizeof *found.tasks) : NULL;
     if (found.room && found.tasks == NULL)
         return PyErr_NoMemory();
@@ -173,7 +173,8 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
             if (task != NULL) {
                 job_run_here(st, thread, job_of(task));
                 /* What ran in place may have been interrupted: look at signals between tasks, as a loop would. */
-                if (PyErr_CheckSignals() < 0)
+                if (fork_passed(st, thread, job_of(task)) < 0 || PyErr_CheckSignals() < 0 ||
+                    need_own(st, core->node.rt) < 0)
                     goto interrupted;
                 continue;
             }
@@ -181,7 +182,8 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
         tether_status_t status = wait_scope(st, thread, core, cancellable);
         if (status == TETHER_OK)
             continue;
-        if (status == TETHER_CANCELLED || PyErr_ExceptionMatches(st->Cancelled) || PyErr_ExceptionMatches(st->KilledTask)) {
+        if (!tether_runtime_foreign(core->node.rt) &&
+            (status == TETHER_CANCELLED || PyErr_ExceptionMatches(st->Cancelled) || PyErr_ExceptionMatches(st->KilledTask))) {
             PyErr_Clear();
             cancellable = false;
             *cancelled = true;
@@ -191,6 +193,8 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
             continue;
         }
     interrupted:
+        if (tether_runtime_foreign(core->node.rt))
+            return take_exception(); /* the child of a fork: the parent waits for them */
         if (raised == NULL) {
             raised = take_exception();
             tether_scope_cancel(core);
@@ -282,7 +286,7 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     scope_t *s = (scope_t *)self;
     state_t *st = s->st;
     tether_scope_t *core = s->core;
-    if (core != NULL && core->node.rt != st->rt)
+    if (core != NULL && tether_runtime_foreign(core->node.rt))
         Py_RETURN_FALSE; /* the parent process opened it, and waits there */
     tether_thread_t *thread = have_thread(st);
     if (core == NULL || nargs != 3 || atomic_exchange(&s->left, true))
@@ -295,6 +299,11 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     bool stopped = false, cancelled = false, lost = false;
     PyObject *late = NULL;
     PyObject *raised = join_children(s, thread, &stopped, &cancelled, &late);
+    if (tether_runtime_foreign(core->node.rt)) {
+        Py_XDECREF(late);
+        give_exception(raised);
+        return NULL;
+    }
     PyObject *failures = collect_failures(s, &lost);
     if (lost && raised == NULL) { /* not silently: something has failed */
         PyErr_NoMemory();
@@ -392,7 +401,7 @@ static void scope_dealloc(PyObject *self)
     PyTypeObject *type = Py_TYPE(self);
     if (s->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
-    if (s->core != NULL && s->core->node.rt == s->st->rt) {
+    if (s->core != NULL && !tether_runtime_foreign(s->core->node.rt)) {
         tether_thread_t *thread = tether_thread(s->st->rt);
         if (!s->left) {
             /* Entered by hand and never left: nobody can wait any more. The children go on and are released as they end. */

@@ -94,6 +94,14 @@ static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *wh
     return status;
 }
 
+static tether_status_t on_task(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_task(t, what, how); }
+static tether_status_t on_scope(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_scope(t, what, how); }
+static tether_status_t on_clock(tether_thread_t *t, void *what, tether_wait_t *how)
+{
+    (void)what;
+    return tether_wait_until(t, how);
+}
+
 /* Until the status is other than HELP (done here) or INTERRUPTED (signals looked at); -1 with *raised if a handler raised. */
 static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how,
                                     bool *raised)
@@ -104,23 +112,18 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
         tether_status_t status = detached(thread, wait, what, how);
         if (status == TETHER_HELP) {
             job_run_here(st, thread, job_of(how->helped));
+            *raised = fork_passed(st, thread, job_of(how->helped)) < 0;
         } else if (status == TETHER_INTERRUPTED) {
-            if (PyErr_CheckSignals() < 0) {
-                *raised = true;
-                return status;
-            }
+            *raised = PyErr_CheckSignals() < 0;
+            /* A handler that forked returns here in the child, too: what we wait for is not there. The clock is. */
+            if (!*raised && tether_runtime_foreign(load_relaxed(&thread->rt)))
+                *raised = wait == on_clock ? (thread = need_thread(st)) == NULL : need_own(st, load_relaxed(&thread->rt)) < 0;
         } else {
             return status;
         }
+        if (*raised)
+            return TETHER_INTERRUPTED;
     }
-}
-
-static tether_status_t on_task(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_task(t, what, how); }
-static tether_status_t on_scope(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_scope(t, what, how); }
-static tether_status_t on_clock(tether_thread_t *t, void *what, tether_wait_t *how)
-{
-    (void)what;
-    return tether_wait_until(t, how);
 }
 
 static int raise_for(state_t *st, tether_thread_t *thread, tether_status_t status, tether_wait_t *how, bool raised)
@@ -193,6 +196,10 @@ void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
         if (!raised) {
             if (status == TETHER_DEADLOCK)
                 drop_cycle(&how);
+            break;
+        }
+        if (tether_runtime_foreign(load_relaxed(&thread->rt))) {
+            fork_silence(st);
             break;
         }
         tether_task_cancel(&job->task, 0); /* the program wants to go on, or to end: the task is asked to, too */

@@ -106,6 +106,8 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
     if (guard == NULL || guards_move(st, thread, &guards, &job->task.node, "a new task") < 0)
         goto failed;
 
+    if (need_own(st, job->task.node.rt) < 0) /* Python code has run since we took the thread's record, and it forked */
+        goto failed;
     if (st->sub && anchor_drop(st) < 0)
         goto failed;
     tether_status_t status = scope ? tether_scope_admit(scope, &job->task) : TETHER_OK;

@@ -145,6 +145,9 @@ static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assig
         rt->host.rest(me);
 }
 
+/* Is an idle thread to leave rather than to linger? */
+static bool must_leave(tether_runtime_t *rt) { return load_relaxed(&rt->stopping) || atomic_load(&rt->resting) != 0; }
+
 /* Sleeps until there is work. returns false when it is time to go; *assigned is a task given to us, or NULL: look around. */
 static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assigned)
 {
@@ -165,7 +168,7 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
         bool chosen = false;
         for (uint64_t until = now + IDLE_SPIN; now < until && !found && !chosen; now = tether_now()) {
             for (int i = 0; i < 16 && !found && !chosen; i++) {
-                chosen = !load_relaxed(&me->idle) || load_relaxed(&rt->stopping);
+                chosen = !load_relaxed(&me->idle) || must_leave(rt);
                 found = work_in_sight(rt);
                 tether_pause();
             }
@@ -191,7 +194,7 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
             tether_unlock(&crew->lock);
             return true;
         }
-        if (load_relaxed(&rt->stopping) || status == TETHER_TIMEOUT) {
+        if (load_relaxed(&rt->stopping) || (!found && (status == TETHER_TIMEOUT || must_leave(rt)))) {
             idle_remove(crew, me);
             tether_unlock(&crew->lock);
             return false;
@@ -209,6 +212,14 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
         status = tether_park(&me->parker, leave);
         found = status == TETHER_OK && work_in_sight(rt);
     }
+}
+
+static void join(tether_thread_t *t)
+{
+    if (t == NULL)
+        return;
+    tether_native_join(t->handle, &t->native_id);
+    atomic_store_explicit(&t->exited, true, memory_order_release);
 }
 
 static void *thread_main(void *arg)
@@ -238,13 +249,10 @@ static void *thread_main(void *arg)
     tether_thread_t *before = rt->crew.gone;
     rt->crew.gone = me;
     tether_unlock(&rt->crew.lock);
-    if (before != NULL) {
-        pthread_join(before->handle, NULL);
-        atomic_store_explicit(&before->exited, true, memory_order_release);
-    }
+    join(before);
     if (me->asked_stack == 0)
         sub_relaxed(&rt->crew.idle, 1);
-    if (sub_acq_rel(&rt->crew.alive, 1) == 1)
+    if (atomic_fetch_sub(&rt->crew.alive, 1) == 1 || atomic_load(&rt->resting) != 0)
         tether_lot_wake_all(&rt->crew);
     return NULL;
 }
@@ -327,20 +335,37 @@ tether_status_t tether_crew_grow(tether_runtime_t *rt)
 
 static bool somebody_alive(void *rt) { return load_acquire(&((tether_runtime_t *)rt)->crew.alive) != 0; }
 
+void tether_crew_send_away(tether_runtime_t *rt)
+{
+    tether_lock(&rt->crew.lock);
+    for (tether_thread_t *t = rt->crew.idle_first; t; t = t->idle_next)
+        tether_unpark(&t->parker);
+    tether_unlock(&rt->crew.lock);
+}
+
+bool tether_crew_unjoined(tether_runtime_t *rt)
+{
+    tether_lock(&rt->crew.lock);
+    bool there = rt->crew.gone != NULL;
+    tether_unlock(&rt->crew.lock);
+    return there;
+}
+
+void tether_crew_join_gone(tether_runtime_t *rt)
+{
+    tether_lock(&rt->crew.lock);
+    tether_thread_t *gone = rt->crew.gone;
+    rt->crew.gone = NULL;
+    tether_unlock(&rt->crew.lock);
+    join(gone);
+}
+
 void tether_crew_stop(tether_runtime_t *rt)
 {
     tether_thread_t *me = tether_thread(rt);
-    tether_crew_t *crew = &rt->crew;
     while (somebody_alive(rt)) {
-        tether_lock(&crew->lock);
-        for (tether_thread_t *t = crew->idle_first; t; t = t->idle_next)
-            tether_unpark(&t->parker);
-        tether_unlock(&crew->lock);
-        tether_lot_wait(crew, &me->parker, somebody_alive, rt, tether_now() + 1000000);
+        tether_crew_send_away(rt);
+        tether_lot_wait(&rt->crew, &me->parker, somebody_alive, rt, tether_now() + 1000000);
     }
-    if (crew->gone != NULL) {
-        pthread_join(crew->gone->handle, NULL);
-        atomic_store_explicit(&crew->gone->exited, true, memory_order_release);
-        crew->gone = NULL;
-    }
+    tether_crew_join_gone(rt);
 }

@@ -28,6 +28,13 @@ void tether_crew_turning(tether_thread_t *me);
 /* Threads that are not idle. */
 uint32_t tether_crew_busy(tether_runtime_t *rt);
 
+/* While rt->resting: wakes the idle threads, which then leave. */
+void tether_crew_send_away(tether_runtime_t *rt);
+
+/* Has a thread retired that nobody has joined yet? Joins it. */
+bool tether_crew_unjoined(tether_runtime_t *rt);
+void tether_crew_join_gone(tether_runtime_t *rt);
+
 /* Makes every idle thread leave, and waits until no thread is alive. pre: rt->stopping; nothing queued or running. */
 void tether_crew_stop(tether_runtime_t *rt);
 

@@ -36,6 +36,18 @@ void tether_futex_wake(_Atomic uint32_t *word);
  * stack_size 0 means the system's default. returns OK or NO_THREAD. */
 tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), void *arg, size_t stack_size);
 
+/* Waits for the end of a thread that tether_native_start made, and that has noted its tether_native_id. Afterwards the system
+ * does not count it among the threads of the process any more. */
+void tether_native_join(pthread_t handle, const unsigned long *native_id);
+
+/* child() is called in the child of every fork, before anything else runs there. */
+void tether_native_at_fork(void (*child)(void));
+
+/* Notes which signals the calling thread, one of the program's own, blocks (the first call counts); has the calling thread
+ * block the same. */
+void tether_native_note_signals(void);
+void tether_native_take_signals(void);
+
 /* Lets another runnable thread have this processor. */
 void tether_native_yield(void);
 

@@ -86,6 +86,32 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
     return ok ? TETHER_OK : TETHER_NO_THREAD;
 }
 
+void tether_native_join(pthread_t handle, const unsigned long *native_id)
+{
+    pthread_join(handle, NULL);
+    /* The kernel wakes the joiner a moment before it takes the thread out of the process. */
+    for (int look = 0; look < 300 && syscall(SYS_tgkill, getpid(), *native_id, 0) == 0; look++) {
+        if (look < 20)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+}
+
+void tether_native_at_fork(void (*child)(void)) { pthread_atfork(NULL, NULL, child); }
+
+static sigset_t blocked_by_program;
+
+static void note_signals(void) { pthread_sigmask(SIG_BLOCK, NULL, &blocked_by_program); }
+
+void tether_native_note_signals(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, note_signals);
+}
+
+void tether_native_take_signals(void) { pthread_sigmask(SIG_SETMASK, &blocked_by_program, NULL); }
+
 void tether_native_yield(void) { sched_yield(); }
 
 void tether_native_name(const char *name)

@@ -112,12 +112,15 @@ static bool called_back(tether_runtime_t *rt)
     if (tether_lane_queued(rt, true) == 0)
         return false;
     tether_lock(&rt->ticker.lock);
-    bool still_gone = load_relaxed(&rt->ticker.state) == TETHER_TICKER_GONE; /* else a successor is at work */
+    bool still_gone = load_relaxed(&rt->ticker.state) == TETHER_TICKER_GONE && rt->ticker.joinable; /* else a successor is at
+                                                   work, or whoever joins us looks after the task */
     if (still_gone)
         store_relaxed(&rt->ticker.state, TETHER_TICKER_AWAKE);
     tether_unlock(&rt->ticker.lock);
     return still_gone;
 }
+
+static bool sent_away(tether_runtime_t *rt) { return atomic_load(&rt->resting) != 0; }
 
 static void *ticker_main(void *arg)
 {
@@ -125,6 +128,7 @@ static void *ticker_main(void *arg)
     tether_ticker_t *ticker = &rt->ticker;
     tether_native_name("tether-ticker");
     tether_native_precise_timers();
+    ticker->native_id = tether_native_id();
     look_t l = {.now = tether_now(), .batch = 1};
     l.seen_work = l.unmoved = l.now;
     l.cpu = cpu_of_program(rt);
@@ -132,7 +136,7 @@ static void *ticker_main(void *arg)
     while (!load_acquire(&ticker->stop)) {
         tether_park(&ticker->parker, tether_now() + sleep);
         sleep = look(rt, &l);
-        if (l.now - l.seen_work < LINGER)
+        if (l.now - l.seen_work < LINGER && !sent_away(rt))
             continue;
         /* Going to sleep: say so first, then look once more, through the lanes' locks. Whoever queued before that look is
          * seen by it; whoever queues after it sees the new state and pokes. */
@@ -140,15 +144,19 @@ static void *ticker_main(void *arg)
         store_relaxed(&ticker->state, TETHER_TICKER_DOZING);
         tether_unlock(&ticker->lock);
         tether_status_t status = TETHER_OK;
+        bool away = false;
         while (tether_lane_queued(rt, true) == 0 && load_relaxed(&ticker->state) == TETHER_TICKER_DOZING &&
-               !load_acquire(&ticker->stop) && status != TETHER_TIMEOUT)
+               !load_acquire(&ticker->stop) && status != TETHER_TIMEOUT && !(away = sent_away(rt)))
             status = tether_park(&ticker->parker, l.now + LINGER + RETIRE);
         tether_lock(&ticker->lock);
-        bool retire = status == TETHER_TIMEOUT && load_relaxed(&ticker->state) == TETHER_TICKER_DOZING;
+        bool retire = (status == TETHER_TIMEOUT || away) && load_relaxed(&ticker->state) == TETHER_TICKER_DOZING;
         store_relaxed(&ticker->state, retire ? TETHER_TICKER_GONE : TETHER_TICKER_AWAKE);
         tether_unlock(&ticker->lock);
-        if (retire && !called_back(rt))
+        if (retire && !called_back(rt)) {
+            if (sent_away(rt))
+                tether_lot_wake_all(&rt->crew);
             return NULL;
+        }
         l.now = l.seen_work = l.unmoved = tether_now();
         l.cpu = cpu_of_program(rt);
         sleep = TICK_GROWING;
@@ -161,6 +169,7 @@ tether_status_t tether__ticker_start(tether_runtime_t *rt)
     tether_ticker_t *ticker = &rt->ticker;
     tether_status_t status = TETHER_OK;
     pthread_t former;
+    unsigned long former_id = 0;
     bool join = false;
     tether_lock(&ticker->lock);
     uint32_t state = load_relaxed(&ticker->state);
@@ -168,6 +177,7 @@ tether_status_t tether__ticker_start(tether_runtime_t *rt)
         store_relaxed(&ticker->state, TETHER_TICKER_AWAKE);
     } else if (state == TETHER_TICKER_GONE && !load_relaxed(&ticker->stop)) {
         pthread_t handle;
+        former_id = ticker->native_id;
         status = tether_native_start(&handle, ticker_main, rt, 0);
         if (status == TETHER_OK) {
             store_relaxed(&ticker->state, TETHER_TICKER_AWAKE);
@@ -181,8 +191,39 @@ tether_status_t tether__ticker_start(tether_runtime_t *rt)
     if (state == TETHER_TICKER_DOZING)
         tether_unpark(&ticker->parker);
     if (join)
-        pthread_join(former, NULL); /* it is past its last look; outside the lock, which that look may take */
+        tether_native_join(former, &former_id); /* it is past its last look; outside the lock, which that look may take */
     return status;
+}
+
+void tether_ticker_send_away(tether_runtime_t *rt)
+{
+    if (load_relaxed(&rt->ticker.state) != TETHER_TICKER_GONE)
+        tether_unpark(&rt->ticker.parker);
+}
+
+bool tether_ticker_unjoined(tether_runtime_t *rt)
+{
+    tether_lock(&rt->ticker.lock);
+    bool there = rt->ticker.joinable && load_relaxed(&rt->ticker.state) == TETHER_TICKER_GONE;
+    tether_unlock(&rt->ticker.lock);
+    return there;
+}
+
+void tether_ticker_join_gone(tether_runtime_t *rt)
+{
+    tether_ticker_t *ticker = &rt->ticker;
+    tether_lock(&ticker->lock);
+    bool gone = ticker->joinable && load_relaxed(&ticker->state) == TETHER_TICKER_GONE;
+    pthread_t handle = ticker->handle;
+    unsigned long native_id = ticker->native_id;
+    if (gone)
+        ticker->joinable = false; /* it cannot be called back any more */
+    tether_unlock(&ticker->lock);
+    if (!gone)
+        return;
+    tether_native_join(handle, &native_id);
+    if (tether_lane_queued(rt, true) != 0)
+        tether__ticker_start(rt);
 }
 
 void tether_ticker_stop(tether_runtime_t *rt)
@@ -196,6 +237,6 @@ void tether_ticker_stop(tether_runtime_t *rt)
     tether_unlock(&ticker->lock);
     if (join) {
         tether_unpark(&ticker->parker);
-        pthread_join(handle, NULL);
+        tether_native_join(handle, &ticker->native_id);
     }
 }

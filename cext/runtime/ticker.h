@@ -31,6 +31,13 @@ static inline void tether_ticker_poke(tether_runtime_t *rt)
         tether__ticker_start(rt);
 }
 
+/* While rt->resting: the thread is to end as soon as nothing is queued. */
+void tether_ticker_send_away(tether_runtime_t *rt);
+
+/* Has a thread ended that nobody has joined yet? Joins it. */
+bool tether_ticker_unjoined(tether_runtime_t *rt);
+void tether_ticker_join_gone(tether_runtime_t *rt);
+
 /* Ends the thread and waits for it. */
 void tether_ticker_stop(tether_runtime_t *rt);
 

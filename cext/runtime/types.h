@@ -247,6 +247,7 @@ typedef struct {
     _Atomic uint32_t state;
     tether_parker_t parker;
     pthread_t handle;
+    unsigned long native_id;         /* the thread's; written by it, before it first takes the lock */
     bool joinable;
     _Atomic bool stop;
 } tether_ticker_t;
@@ -266,6 +267,8 @@ struct tether_runtime {
     _Atomic uint32_t max_threads;
     _Atomic bool closing;            /* no new tasks */
     _Atomic bool stopping;           /* crew threads leave */
+    _Atomic uint32_t resting;        /* threads inside tether_runtime_rest: what is idle leaves at once */
+    uint32_t forks;                  /* tether__forks at its birth */
     _Atomic uint32_t drain_waited;
     tether_lock_t graph;             /* leaf: owners, waits_for (owner_graph.md) */
     tether_lock_t threads_lock;      /* guards `threads` */

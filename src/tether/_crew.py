@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ._core import tasks
 
-__all__ = ["CrewThread", "enter", "leave", "tell_abandoned"]
+__all__ = ["CrewThread", "enter", "forked", "leave", "tell_abandoned"]
 
 _numbers = itertools.count(1)
 _running = threading.Event()
@@ -89,6 +89,18 @@ def leave() -> None:
     entry = _entries().pop(threading.get_ident(), None)
     if isinstance(entry, CrewThread):
         entry._stop()
+
+
+def forked() -> bool:
+    """Called in the child of a fork. Up to here threading takes the thread that forked, if it is ours, for the main thread.
+
+    But a main thread has parts that ours lack, and ``threading._shutdown`` uses them; multiprocessing calls that in its
+    children. So it gets what threading makes for a thread that it does not know. Answers whether it was ours.
+    """
+    ours = isinstance(_entries().get(threading.get_ident()), CrewThread)
+    if ours:
+        threading._main_thread = threading._MainThread()  # type: ignore[attr-defined]
+    return ours
 
 
 def tell_abandoned() -> None:
