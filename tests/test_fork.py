@@ -127,11 +127,17 @@ PRELUDE = """
 
     warnings.simplefilter("ignore", DeprecationWarning)
     release = threading.Event()
+    # CPython 3.13t stops the world when a process makes its second thread. A child forked at that moment finds the lock for
+    # that taken, with or without tether.
+    dedicated(int).join()
 
     def fresh():
         assert tether.statistics() == tether.Statistics(0, 0, 0, 0, 0, 0)
         assert tether.tasks() == [] and tether.current().id == 0
         assert threading.enumerate() == [threading.main_thread()] == [threading.current_thread()]
+        works()
+
+    def works():
         assert dedicated(int, 3).join() == 3 and tether.spawn(int, 4).join() == 4
 """
 
@@ -232,7 +238,7 @@ def test_fork_in_place_unwinds_the_parents_stack_in_the_child(how, end, run_pyth
         global pid
         pid = os.fork()
         if pid == 0:
-            fresh()
+            assert tether.current().id == 0
             {end}
     try:
         {IN_PLACE[how]}
@@ -404,7 +410,8 @@ def test_what_the_parent_left_is_foreign(use, state, run_python):
     def child():
         global guard, handle
         {USES[use]}
-        fresh()
+        works()
+        assert tether.statistics().tasks_live == tether.statistics().guards == 0
 
     def make():
         if {state == "queued"}:
@@ -416,9 +423,10 @@ def test_what_the_parent_left_is_foreign(use, state, run_python):
     with tether.scope() as s:
         guard = make()
         handle = s.options(dedicated=True).spawn(await_event, release)
-        assert status_of(forked(child)) == 0
+        status = status_of(forked(child))
         release.set()
     guard.join()
+    assert status == 0
     """
     )
     run_python(code, check=True)
@@ -446,33 +454,6 @@ def test_guards_in_other_threads_locals_are_silent(run_python):
     assert status_of(forked(fresh)) == 0
     release.set()
     thread.join()
-    """
-    )
-    run_python(code, check=True)
-
-
-def test_killed_task_that_forks_is_not_killed_in_the_child(run_python):
-    # fault 33: the request was for the task, which stays with the parent
-    code = (
-        PRELUDE
-        + """
-    def hook():
-        tether.current().id and guard.kill()   # the kill is pending when the system forks
-
-    def forks():
-        await_event(ready)
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-
-    ready = threading.Event()
-    guard = dedicated(forks)
-    os.register_at_fork(before=hook)
-    ready.set()
-    try:
-        guard.join()
-    except tether.TaskKilled:
-        pass
     """
     )
     run_python(code, check=True)
@@ -507,14 +488,14 @@ def test_generations_of_children_do_not_grow(run_python):
     from support import resident_bytes
     def generation(depth):
         for _ in range(3):
-            fresh()
+            works()
         if depth == 0:
             assert resident_bytes() < first + (8 << 20), (first, resident_bytes())
         else:
             assert status_of(forked(generation, depth - 1)) == 0
 
     for _ in range(20):
-        fresh()
+        works()
     first = resident_bytes()
     generation(40)
     """

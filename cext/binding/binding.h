@@ -315,7 +315,6 @@ void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_after_pop(state_t *st, tether_thread_t *thread);
 void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_raised_here(state_t *st, tether_thread_t *thread);
-void kill_forget(state_t *st); /* takes back what is about to be raised here, in a forked child */
 
 /* restart.c */
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */

@@ -92,21 +92,6 @@ void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job)
     }
 }
 
-/* The kill was the parent's task's: what goes on in the child is no task. */
-void kill_forget(state_t *st)
-{
-    if (PyThreadState_Get()->async_exc != st->KilledTask)
-        return;
-#if PY_VERSION_HEX < 0x030D0000
-    PyObject *r = PyObject_CallNoArgs(st->nothing);
-    if (r == NULL)
-        PyErr_Clear();
-    Py_XDECREF(r);
-#else
-    PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), NULL);
-#endif
-}
-
 /* A checkpoint raises in place of the asynchronous exception: once is enough. */
 void kill_raised_here(state_t *st, tether_thread_t *thread)
 {

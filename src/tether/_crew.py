@@ -92,7 +92,7 @@ def leave() -> None:
 
 
 def forked() -> bool:
-    """Called in the child of a fork. Up to here threading takes the thread that forked, if it is ours, for the main thread.
+    """Called in the child of a fork. Up to here threading takes the thread that forked, even ours, for the main thread.
 
     But a main thread has parts that ours lack, and ``threading._shutdown`` uses them; multiprocessing calls that in its
     children. So it gets what threading makes for a thread that it does not know. Answers whether it was ours.
