@@ -52,15 +52,13 @@ static PyObject *before(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* To threading and for signals, the thread that forked is the main thread. Ours are not made for that (_crew.py). */
+/* To threading, the thread that forked is the main thread. Ours are not made for that (_crew.py). */
 static void tell_threading(void)
 {
     PyObject *crew = PyImport_ImportModule("tether._crew");
     PyObject *r = crew ? PyObject_CallMethod(crew, "forked", NULL) : NULL;
     if (r == NULL)
         PyErr_WriteUnraisable(crew);
-    if (r == Py_True)
-        tether_native_take_signals(); /* it blocked them all, for the sake of threads that are not here */
     Py_XDECREF(r);
     Py_XDECREF(crew);
 }

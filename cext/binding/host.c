@@ -259,8 +259,7 @@ static PyObject *drain(PyObject *module, PyObject *unused)
         }
         bool raised = PyErr_CheckSignals() < 0;
         rt = st->rt; /* another one, if a handler forked */
-        if ((thread = tether_thread(rt)) == NULL)
-            Py_RETURN_NONE;
+        thread = have_thread(st);
         if (raised) {
             PyErr_Clear();
             tether_lane_each(rt, cancel_any, NULL);

@@ -43,11 +43,6 @@ void tether_native_join(pthread_t handle, const unsigned long *native_id);
 /* child() is called in the child of every fork, before anything else runs there. */
 void tether_native_at_fork(void (*child)(void));
 
-/* Notes which signals the calling thread, one of the program's own, blocks (the first call counts); has the calling thread
- * block the same. */
-void tether_native_note_signals(void);
-void tether_native_take_signals(void);
-
 /* Lets another runnable thread have this processor. */
 void tether_native_yield(void);
 

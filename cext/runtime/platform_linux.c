@@ -100,18 +100,6 @@ void tether_native_join(pthread_t handle, const unsigned long *native_id)
 
 void tether_native_at_fork(void (*child)(void)) { pthread_atfork(NULL, NULL, child); }
 
-static sigset_t blocked_by_program;
-
-static void note_signals(void) { pthread_sigmask(SIG_BLOCK, NULL, &blocked_by_program); }
-
-void tether_native_note_signals(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, note_signals);
-}
-
-void tether_native_take_signals(void) { pthread_sigmask(SIG_SETMASK, &blocked_by_program, NULL); }
-
 void tether_native_yield(void) { sched_yield(); }
 
 void tether_native_name(const char *name)

@@ -17,7 +17,6 @@ tether_runtime_t *tether_runtime_new(const tether_host_t *host, void *host_data)
     rt->host = *host;
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, watch_forks);
-    tether_native_note_signals();
     rt->forks = load_relaxed(&tether__forks);
     rt->host_data = host_data;
     rt->cores = tether_cores();

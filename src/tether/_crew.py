@@ -91,16 +91,14 @@ def leave() -> None:
         entry._stop()
 
 
-def forked() -> bool:
+def forked() -> None:
     """Called in the child of a fork. Up to here threading takes the thread that forked, even ours, for the main thread.
 
     But a main thread has parts that ours lack, and ``threading._shutdown`` uses them; multiprocessing calls that in its
-    children. So it gets what threading makes for a thread that it does not know. Answers whether it was ours.
+    children. So it gets what threading makes for a thread that it does not know.
     """
-    ours = isinstance(_entries().get(threading.get_ident()), CrewThread)
-    if ours:
+    if isinstance(_entries().get(threading.get_ident()), CrewThread):
         threading._main_thread = threading._MainThread()  # type: ignore[attr-defined]
-    return ours
 
 
 def tell_abandoned() -> None:
