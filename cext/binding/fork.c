@@ -95,8 +95,8 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
 static PyMethodDef before_def = {"_before_fork", before, METH_NOARGS, NULL};
 static PyMethodDef after_in_child_def = {"_after_fork_in_child", after_in_child, METH_NOARGS, NULL};
 
-/* When the module is made, and not at the first spawn: others' hooks, which come after ours, run before it, so the tasks that they
- * use for a last time leave no threads, either. */
+/* When the module is made, and not at the first spawn: others' hooks, which are registered after ours, run before it, so the
+ * tasks that they use for a last time leave no threads, either. */
 int fork_prepare(state_t *st)
 {
     if (st->sub)

@@ -136,7 +136,8 @@ static void note_living(tether_task_t *task, void *arg)
 /* The children that have not ended, as TaskRefs. */
 static PyObject *living(scope_t *s)
 {
-    guards_t found = {.room = s->core && !tether_runtime_foreign(s->core->node.rt) ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
+    bool ours = s->core != NULL && !tether_runtime_foreign(s->core->node.rt);
+    guards_t found = {.room = ours ? (size_t)load_relaxed(&s->core->alive) + 16 : 0};
     found.tasks = found.room ? PyMem_Malloc(found.room * sizeof *found.tasks) : NULL;
     if (found.room && found.tasks == NULL)
         return PyErr_NoMemory();
@@ -183,7 +184,8 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
         if (status == TETHER_OK)
             continue;
         if (!tether_runtime_foreign(core->node.rt) &&
-            (status == TETHER_CANCELLED || PyErr_ExceptionMatches(st->Cancelled) || PyErr_ExceptionMatches(st->KilledTask))) {
+            (status == TETHER_CANCELLED || PyErr_ExceptionMatches(st->Cancelled) ||
+             PyErr_ExceptionMatches(st->KilledTask))) {
             PyErr_Clear();
             cancellable = false;
             *cancelled = true;

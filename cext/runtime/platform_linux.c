@@ -90,11 +90,11 @@ void tether_native_join(pthread_t handle, const unsigned long *native_id)
 {
     pthread_join(handle, NULL);
     /* The kernel wakes the joiner a moment before it takes the thread out of the process. */
-    for (int look = 0; look < 300 && syscall(SYS_tgkill, getpid(), *native_id, 0) == 0; look++) {
+    for (int look = 0; look < 2000 && syscall(SYS_tgkill, getpid(), *native_id, 0) == 0; look++) {
         if (look < 20)
             sched_yield();
         else
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+            nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
     }
 }
 
