@@ -61,13 +61,16 @@ def test_fork_in_a_task_in_place_finds_one_thread(run_python):
     code = (
         PRELUDE
         + """
+    def inner():
+        if threading.current_thread() is threading.main_thread():   # an idle thread may have been faster
+            fork()
+
     def outer():
         dedicated(int).join()
-        tether.spawn(fork).join()
+        tether.spawn(inner).join()
 
-    for _ in range(10):
-        tether.spawn(outer).join()
-    assert seen == [1] * 10, seen
+    poll(lambda: tether.spawn(outer).join() or len(seen) >= 10, "forks in place")
+    assert set(seen) == {1}, seen
     """
     )
     run_python(code, env={"TETHER_PLACE": "inline"}, check=True)
