@@ -95,10 +95,12 @@ def forked() -> None:
     """Called in the child of a fork. Up to here threading takes the thread that forked, even ours, for the main thread.
 
     But a main thread has parts that ours lack, and ``threading._shutdown`` uses them; multiprocessing calls that in its
-    children. So it gets what threading makes for a thread that it does not know.
+    children. So it gets what threading makes for a thread that it does not know; it keeps its name, as a Thread does.
     """
-    if isinstance(_entries().get(threading.get_ident()), CrewThread):
-        threading._main_thread = threading._MainThread()  # type: ignore[attr-defined]
+    entry = _entries().get(threading.get_ident())
+    if isinstance(entry, CrewThread):
+        threading._main_thread = main = threading._MainThread()  # type: ignore[attr-defined]
+        main._name = entry._name
 
 
 def tell_abandoned() -> None:
