@@ -84,6 +84,7 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
     tether_runtime_t *fresh = tether_runtime_new(&host, st);
     if (fresh == NULL)
         return PyErr_NoMemory();
+    atomic_store(&st->draining, load_relaxed(&old->closing));
     if (load_relaxed(&old->closing)) /* the fork was made while the interpreter goes down: here it does, too */
         tether_runtime_close(fresh);
     st->rt = fresh; /* the old one stays, for those who still point at it */
