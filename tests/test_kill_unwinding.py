@@ -329,7 +329,7 @@ def test_kill_while_a_destructor_runs_disturbs_nobody_else(where):
         killer = threading.Thread(target=lambda: (await_event(stage.reached), guard.kill(), stage.go_on.set()))
         killer.start()
         outcome = guard.exit_value()
-        killer.join()
+        poll(lambda: not killer.is_alive(), "the killer's end")
     assert set(reports.types) <= {tether.KilledTask}
     assert where == "frame" or reports.types == []
     assert outcome == tether.Completed(False) or isinstance(outcome.exception, tether.KilledTask)
