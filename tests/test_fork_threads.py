@@ -386,3 +386,40 @@ def test_fork_in_a_subinterpreter_is_refused(run_python):
     """
     )
     run_python(code, check=True)
+
+
+def test_child_of_a_fork_in_the_instant_of_a_kill_may_trace(run_python):  # G12, fault 12
+    """The kill of the parent's task leaves nothing behind that keeps a traced function of the child busy for ever."""
+    done = run_python(
+        """
+        import os, threading, warnings, tether
+        from support import await_event, dedicated
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+
+        def held():
+            started.set()
+            try:
+                await_event(release)  # in C: the kill is set, and not raised yet
+            except tether.KilledTask:
+                pass
+
+        started, release = threading.Event(), threading.Event()
+        guard = dedicated(held)
+        await_event(started)
+        guard.kill()
+        pid = os.fork()
+        if pid == 0:
+            threading.settrace(lambda frame, event, arg: None)
+            os._exit(0 if tether.spawn(lambda: 7).join() == 7 else 1)
+        release.set()
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status))
+        try:
+            guard.join()
+        except tether.TaskKilled:
+            pass
+        """,
+        timeout=60,
+    )
+    assert (done.rc, done.out, done.err) == (0, "0\n", "")

@@ -311,6 +311,7 @@ int scope_supervise(state_t *st, PyObject *scope, PyObject *policy);
 
 /* kill.c */
 void kill_deliver(state_t *st, job_t *job);
+void kill_after_fork(state_t *st);
 void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_after_pop(state_t *st, tether_thread_t *thread);
 void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job);

@@ -88,6 +88,7 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
     if (load_relaxed(&old->closing)) /* the fork was made while the interpreter goes down: here it does, too */
         tether_runtime_close(fresh);
     st->rt = fresh; /* the old one stays, for those who still point at it */
+    kill_after_fork(st);
     if (st->started)
         tell_threading();
     Py_RETURN_NONE;

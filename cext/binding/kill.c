@@ -36,6 +36,24 @@ static void withdraw(state_t *st, tether_thread_t *thread)
         set_async(thread, NULL);
 }
 
+/* In the child of a fork: an exception that was set for a thread of the parent's left its request to look up behind, up to 3.12
+ * one for the whole interpreter, which nobody here would answer: a traced function then looks for ever. One that is set for
+ * this thread, and raised in a function that does nothing, answers it. */
+void kill_after_fork(state_t *st)
+{
+#if PY_VERSION_HEX < 0x030D0000
+    if (PyThreadState_Get()->async_exc != NULL)
+        return; /* it is going to */
+    PyThreadState_SetAsyncExc((unsigned long)PyThread_get_thread_ident(), st->KilledTask);
+    PyObject *r = PyObject_CallNoArgs(st->nothing);
+    if (r == NULL)
+        PyErr_Clear();
+    Py_XDECREF(r);
+#else
+    (void)st;
+#endif
+}
+
 void kill_deliver(state_t *st, job_t *job)
 {
     tether_thread_t *thread = load_acquire(&job->task.thread);
