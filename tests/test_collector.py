@@ -508,17 +508,22 @@ def test_suspended_frame_with_an_open_scope_leaves_it(make, how):
 
 
 def test_suspended_frame_may_be_dropped_by_a_task_that_does_not_own_its_guard(start):
-    # fault 2: nothing waits
+    # fault 2: the dropper does not wait. (Without a GIL the maker of the frame destroys it, and drops the guard.)
     gate = Gate()
-    box = [start(gate.spawn)]
+    box, early = [start(gate.spawn)], []
     held.append(box)
 
     def stranger():
         held.pop().clear()
+        early.extend(gate.ended)
+        gate.open.set()
 
     del box
     dedicated(stranger).join()
-    gate.finish()
+    assert early == []
+    poll(lambda: tether.statistics().tasks_live == 0, "the task to end")
+    assert len(gate.ended) == 1
+    assert tether.statistics().guards == 0
 
 
 held: list[list[object]] = []
