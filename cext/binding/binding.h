@@ -99,6 +99,21 @@ tether_thread_t *have_thread(state_t *st);
 /* Borrowed; NULL without an exception: not there. (PyDict_GetItemString cannot tell that from a lack of memory.) */
 PyObject *dict_item(PyObject *dict, const char *name);
 
+/* Without a GIL an object's count is kept by the thread that made it. When another one drops a reference that was taken
+ * there, the destructor is put off until the maker's thread looks, and runs there: the owner's `del` would not wait, and
+ * whatever that thread does then would. So guards, and the contexts that tasks run in, are nobody's from the start: whoever
+ * drops them last destroys them (G1, G9). pre: nobody else knows the object yet. */
+static inline void count_for_all(PyObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    self->ob_tid = 0;
+    self->ob_ref_local = 0;
+    self->ob_ref_shared = _Py_REF_SHARED(1, _Py_REF_MERGED); /* as Py_SET_REFCNT does */
+#else
+    (void)self;
+#endif
+}
+
 /* ---- jobs --------------------------------------------------------------------------------------------------------- */
 
 typedef enum { OUTCOME_NONE, OUTCOME_VALUE, OUTCOME_FAILED, OUTCOME_KILLED } outcome_t;

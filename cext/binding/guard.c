@@ -5,20 +5,6 @@
 
 #define STATE(self) job_state((self)->job)
 
-/* Without a GIL an object's count is kept by the thread that made it. When another one drops a reference that was taken
- * there, the destructor is put off until the maker's thread looks, and runs there: the owner's `del` would not wait, and
- * whatever that thread does then would. So a guard is nobody's from the start: whoever drops it last destroys it (G1). */
-static void count_for_all(PyObject *self)
-{
-#ifdef Py_GIL_DISABLED
-    self->ob_tid = 0;
-    self->ob_ref_local = 0;
-    self->ob_ref_shared = _Py_REF_SHARED(1, _Py_REF_MERGED); /* as Py_SET_REFCNT does; nobody else knows it yet */
-#else
-    (void)self;
-#endif
-}
-
 guard_t *guard_alloc(state_t *st)
 {
     guard_t *g = PyObject_GC_New(guard_t, st->guard_type);

@@ -33,7 +33,10 @@ static bool copy_context(PyThreadState *ts, job_t *job, const spawn_options_t *o
     if (ts->context == NULL)
         return true;
     job->context = PyContext_Copy(ts->context);
-    return job->context != NULL;
+    if (job->context == NULL)
+        return false;
+    count_for_all(job->context);
+    return true;
 }
 
 /* At exit tasks may spawn to the last, and so may threads that the interpreter waits for. Daemon threads would go on for ever,
