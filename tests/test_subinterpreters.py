@@ -195,6 +195,38 @@ def test_process_ends_normally_with_an_interpreter_left_open(spawn, run_python):
     assert run_python(code).rc == 3
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="3.14 ends it while its threads can still run: its tasks are joined"
+)
+def test_process_ends_with_an_interpreter_left_open_whose_tasks_are_alive(run_python):
+    # G20: CPython lets no thread of that interpreter run any more, so there is no waiting for them; they are named
+    code = """
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    import sys, textwrap
+    left = interpreters.create()
+    interpreters.run_string(left, textwrap.dedent('''
+        import tether, threading
+        from support import await_event, dedicated
+
+        def hold():
+            inside.set()
+            threading.Event().wait()
+
+        inside = threading.Event()
+        guards = [dedicated(hold), tether.spawn(hold), dedicated(hold)]
+        await_event(inside)
+    '''))
+    sys.exit(3)
+    """
+    result = run_python(code)
+    assert result.rc == 3, result.err
+    assert "not waiting for:" in result.err
+    assert result.err.count("'hold-") == 3, result.err
+
+
 # ---- ended with tasks alive ------------------------------------------------------------------------------------------
 
 HUNDRED = """

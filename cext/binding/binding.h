@@ -2,6 +2,7 @@
  *
  *   module.c   the module tether._core, its functions, its state
  *   host.c     crew threads as Python threads: thread states, the GIL, exit
+ *   anchor.c   thread states in sub-interpreters
  *   names.c    what a crew thread is called while it runs a task
  *   pystate.c  what a task sees: its own context, thread-locals, exception state, recursion budget
  *   job.c      a task's Python part: function, arguments, exit value; running it
@@ -52,9 +53,11 @@ typedef struct {
     tether_runtime_t *rt;
     PyInterpreterState *interp;
     bool sub;                  /* not the main interpreter */
-    tether_lock_t anchor_lock; /* guards `anchor` (host.c) */
+    tether_lock_t anchor_lock; /* guards `anchor` (anchor.c) */
     PyThreadState *anchor;
-    _Atomic uint32_t spawning, crew_inside; /* sub-interpreters: spawns under way, crew thread states that exist */
+    _Atomic uint32_t spawning;              /* sub-interpreters: spawns under way */
+    _Atomic uint32_t crew_at_work;          /* sub-interpreters: crew threads inside, except for those about to leave */
+    _Atomic uint32_t crew_inside;           /* sub-interpreters: crew thread states that exist */
     PyTypeObject *guard_type, *ref_type, *scope_type, *options_type;
 #define X(name) PyObject *name;
     STATE_OBJECTS(X)
@@ -356,10 +359,17 @@ void fork_silence(state_t *st); /* the same exception, where none may be raised:
 
 /* host.c */
 void host_fill(tether_host_t *host);
-/* Sub-interpreters: around a spawn, and whenever a task may have been the last. */
-int anchor_drop(state_t *st);
-void anchor_spawned(state_t *st);
-void anchor_weigh(state_t *st, uint32_t mine);
 int host_prepare(state_t *st); /* at the first spawn */
+
+/* anchor.c: called attached, but for anchor_enter and anchor_left. They do nothing in the main interpreter, beyond anchor_enter's thread state. */
+int anchor_drop(state_t *st);     /* before a spawn: 0, or -1 with MemoryError */
+void anchor_spawned(state_t *st); /* after it */
+/* A crew thread's first attach: makes its thread state (not attached yet). false: no memory, or swept. */
+bool anchor_enter(state_t *st, tether_thread_t *thread, PyThreadState *(*make)(PyInterpreterState *interp));
+void anchor_leave(state_t *st);   /* is about to delete it */
+void anchor_left(state_t *st);    /* has deleted it */
+void anchor_weigh(state_t *st);   /* a task may have been the last */
+void anchor_settle(state_t *st, tether_thread_t *thread); /* the caller has seen a task's end, and may leave for good; lets the GIL go */
+void anchor_sweep(state_t *st);   /* the interpreter goes, and no thread of the crew can attach any more */
 
 #endif

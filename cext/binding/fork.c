@@ -71,10 +71,8 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
     if (!tether_runtime_foreign(old))
         tether_after_fork(); /* not the C library's fork */
     unsigned long me = (unsigned long)PyThread_get_thread_ident();
-    st->kill_lock = st->graves_lock = st->anchor_lock = (tether_lock_t){0};
+    st->kill_lock = st->graves_lock = (tether_lock_t){0};
     store_relaxed(&st->graves, NULL);
-    store_relaxed(&st->spawning, 0u);
-    store_relaxed(&st->crew_inside, 0u);
     if (load_relaxed(&st->collecting) != me) /* a finalizer may have forked: then we are still inside the collector */
         store_relaxed(&st->collecting, 0ul);
     st->main_thread = me;

@@ -99,6 +99,7 @@ static int reap(state_t *st, tether_thread_t *thread, job_t *job)
 {
     /* Somebody else of the same owner may let it go or send it into a scope at this moment: one exchange decides. */
     uint32_t word;
+    anchor_settle(st, thread);
     if (!tether_task_take(&job->task, TETHER_F_LOOSE, &word)) {
         raise_reaped(st, job);
         return -1;
@@ -432,6 +433,7 @@ static void let_go(job_t *job, bool by_collector)
     } else {
         wait_job_quietly(st, thread, job);
     }
+    anchor_settle(st, thread);
     bool ours = !job_is_foreign(job); /* else: in the child of a fork that was made meanwhile */
     if (ours && tether_task_ended(&job->task) && tether_task_take(&job->task, TETHER_F_LOOSE | TETHER_F_SCOPED, &word)) {
         tether_lane_arm(tether_task_lane(&job->task), -1);

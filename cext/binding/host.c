@@ -33,58 +33,6 @@ static void leave_threading(state_t *st, face_t *face)
     Py_XDECREF(r);
 }
 
-/* ---- the anchor -------------------------------------------------------------------------------------------------------
- *
- * A sub-interpreter's first thread state is a part of the interpreter. CPython 3.12 and 3.13 hand it out whenever no other
- * exists, even before its last user's end has cleaned it ("thread state already initialized"), and crew threads begin while
- * nobody else is inside. So while a task is alive there, a thread state that nobody uses keeps the list from being empty. It
- * must not stay longer: those versions end an interpreter that was left open with whatever state they find first. */
-
-#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
-#define NEEDS_ANCHOR 1
-#else
-#define NEEDS_ANCHOR 0
-#endif
-
-int anchor_drop(state_t *st)
-{
-    int r = 0;
-    atomic_fetch_add(&st->spawning, 1);
-    tether_lock(&st->anchor_lock);
-    if (NEEDS_ANCHOR && st->anchor == NULL) {
-        st->anchor = PyThreadState_New(st->interp);
-        if (st->anchor == NULL)
-            r = -1;
-        else
-            st->anchor->thread_id = 0; /* PyThreadState_SetAsyncExc must not take it for the thread that made it */
-    }
-    tether_unlock(&st->anchor_lock);
-    if (r < 0) {
-        atomic_fetch_sub(&st->spawning, 1);
-        PyErr_NoMemory();
-    }
-    return r;
-}
-
-void anchor_spawned(state_t *st) { atomic_fetch_sub(&st->spawning, 1); }
-
-/* Called attached. `mine`: how many of the crew's thread states in use are the caller's, who is about to end it. */
-void anchor_weigh(state_t *st, uint32_t mine)
-{
-    PyThreadState *anchor = NULL;
-    tether_lock(&st->anchor_lock);
-    if (atomic_load(&st->spawning) == 0 && tether_runtime_live(st->rt) == 0 && atomic_load(&st->crew_inside) <= mine) {
-        anchor = st->anchor;
-        st->anchor = NULL;
-    }
-    tether_unlock(&st->anchor_lock);
-    /* Whoever ends the interpreter may have picked it to do so: then it goes with the interpreter. */
-    if (anchor != NULL && anchor != PyThreadState_Get()) {
-        PyThreadState_Clear(anchor);
-        PyThreadState_Delete(anchor);
-    }
-}
-
 /* NULL: no memory. */
 static PyThreadState *new_state(PyInterpreterState *interp)
 {
@@ -103,16 +51,16 @@ static PyThreadState *new_state(PyInterpreterState *interp)
 static bool attach(tether_thread_t *thread)
 {
     if (thread->host == NULL) {
+        if (load_relaxed(&load_relaxed(&thread->rt)->stopping))
+            return false; /* what we would enter may be going, or gone */
         state_t *st = thread_state(thread);
         face_t *face = PyMem_RawCalloc(1, sizeof(face_t));
-        PyThreadState *ts = face ? new_state(st->interp) : NULL;
-        if (ts == NULL) {
+        if (face == NULL || !anchor_enter(st, thread, new_state)) {
             PyMem_RawFree(face);
             return false;
         }
-        thread->host = ts;
+        PyThreadState *ts = thread->host;
         thread->host_face = face;
-        atomic_fetch_add(&st->crew_inside, 1);
         PyEval_RestoreThread(ts);
         pystate_fit(ts, thread);
         enter_threading(st, face);
@@ -141,10 +89,9 @@ static void end(tether_thread_t *thread)
     thread->host = thread->host_face = NULL;
     PyMem_RawFree(face);
     PyThreadState_Clear(ts);
-    if (st->sub)
-        anchor_weigh(st, 1);
+    anchor_leave(st);
     PyThreadState_DeleteCurrent();
-    atomic_fetch_sub(&st->crew_inside, 1);
+    anchor_left(st);
 }
 
 static void run(tether_thread_t *thread, tether_task_t *task)
@@ -224,12 +171,35 @@ static void cancel_any(tether_task_t *task, void *unused)
     tether_task_cancel(task, 0);
 }
 
-static void write_abandoned(state_t *st)
+static bool process_ends(void)
 {
-    PyObject *r = PyObject_CallNoArgs(st->tell_abandoned);
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+}
+
+static void write_abandoned(state_t *st, const char *why)
+{
+    PyObject *r = PyObject_CallFunction(st->tell_abandoned, "s", why);
     if (r == NULL)
         PyErr_WriteUnraisable(NULL);
     Py_XDECREF(r);
+}
+
+/* CPython ends interpreters that were left open with the process, and up to 3.13 when no thread may attach any more: those that
+ * try are ended on the spot. Their tasks will never go on, so nothing is waited for, and the runtime stays where it is. */
+static void drain_too_late(state_t *st)
+{
+    tether_runtime_t *rt = st->rt;
+    tether_runtime_close(rt);
+    if (tether_runtime_live(rt) != 0)
+        write_abandoned(st, "the process ends, and with it an interpreter that was left open; not waiting for");
+    tether_ticker_stop(rt); /* it never attaches */
+    atomic_store(&rt->stopping, true);
+    tether_crew_send_away(rt);
+    anchor_sweep(st);
 }
 
 /* Registered with threading: every task has ended, and every thread of ours is gone, before the interpreter takes itself
@@ -241,6 +211,10 @@ static PyObject *drain(PyObject *module, PyObject *unused)
     tether_runtime_t *rt = st->rt;
     if (load_relaxed(&rt->closing))
         Py_RETURN_NONE;
+    if (st->sub && process_ends()) {
+        drain_too_late(st);
+        Py_RETURN_NONE;
+    }
     tether_thread_t *thread = have_thread(st);
     int interrupts = 0;
     atomic_store(&st->draining, true);
@@ -264,7 +238,7 @@ static PyObject *drain(PyObject *module, PyObject *unused)
             PyErr_Clear();
             tether_lane_each(rt, cancel_any, NULL);
             if (++interrupts == 2) {
-                write_abandoned(st);
+                write_abandoned(st, "interrupted twice at exit; not waiting for");
                 tether_runtime_close(rt);
                 Py_RETURN_NONE;
             }
@@ -274,8 +248,7 @@ static PyObject *drain(PyObject *module, PyObject *unused)
     tether_runtime_stop(rt);
     PyEval_RestoreThread(ts);
     job_clear_graves(st);
-    if (st->sub)
-        anchor_weigh(st, 0);
+    anchor_weigh(st);
     st->stopped = true;
     Py_RETURN_NONE;
 }

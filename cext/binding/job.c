@@ -434,8 +434,8 @@ static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outer
     }
     kill_after_pop(st, thread);
     end(st, thread, job, outermost);
-    if (st->sub && !outermost)
-        anchor_weigh(st, 0);
+    if (!outermost)
+        anchor_weigh(st);
 }
 
 void job_run_here(state_t *st, tether_thread_t *thread, job_t *job) { run_job(st, thread, job, false); }

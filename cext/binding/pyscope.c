@@ -207,6 +207,7 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
             break;
         }
     }
+    anchor_settle(st, thread);
     return raised;
 }
 

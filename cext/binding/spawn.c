@@ -111,7 +111,7 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
 
     if (need_own(st, job->task.node.rt) < 0) /* Python code has run since we took the thread's record, and it forked */
         goto failed;
-    if (st->sub && anchor_drop(st) < 0)
+    if (anchor_drop(st) < 0)
         goto failed;
     tether_status_t status = scope ? tether_scope_admit(scope, &job->task) : TETHER_OK;
     if (status == TETHER_OK) {
@@ -122,8 +122,7 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
         if (status != TETHER_OK && scope)
             tether_scope_dismiss(scope, &job->task);
     }
-    if (st->sub)
-        anchor_spawned(st);
+    anchor_spawned(st);
     if (status != TETHER_OK) {
         raise_status(st, status);
         goto failed;

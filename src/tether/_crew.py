@@ -103,8 +103,8 @@ def forked() -> None:
         main._name = entry._name
 
 
-def tell_abandoned() -> None:
-    """The second interrupt at interpreter exit: names the tasks that are not waited for."""
-    print("tether: interrupted twice at exit; not waiting for:", file=sys.stderr)
+def tell_abandoned(why: str) -> None:
+    """At interpreter exit: names the tasks that are not waited for."""
+    print(f"tether: {why}:", file=sys.stderr)
     for task in tasks():
         print(f"  '{task.name}' ({task.state.value}), spawned at {task.spawned_at}", file=sys.stderr)
