@@ -13,7 +13,7 @@ import warnings
 import pytest
 
 import tether
-from support import Unraisables, poll, run_lazy
+from support import Unraisables, await_event, poll, run_lazy
 
 # --- hooks and destructors that call back into tether
 
@@ -671,3 +671,245 @@ def test_kill_reaches_a_task_in_place_in_a_subinterpreter(run_python):
         check=True,
     )
     assert ran.out == "killed\n"
+
+
+# G2, G6: a signal that came as the last task ended was handled while it was being chosen what to raise
+def test_interrupt_as_a_scope_is_left_loses_no_failure(run_python):
+    ran = run_python(
+        """
+        import signal, tether
+        from support import Unraisables
+
+        def child():
+            signal.raise_signal(signal.SIGINT)  # its handler runs when the main thread is back from its wait
+            raise ValueError("kept")
+
+        lost = 0
+        for _ in range(20):
+            with Unraisables() as seen:
+                try:
+                    with tether.scope() as s:
+                        s.options(dedicated=True).spawn(child)
+                except KeyboardInterrupt as error:
+                    lost += ValueError not in seen.types and error.__context__ is None
+        print(lost)
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "0\n"
+
+
+# fault 13, 28, G20: a task whose thread did not start was taken out of a list that its canceller had taken it out of
+def test_cancel_of_a_task_whose_thread_does_not_start(run_python):
+    ran = run_python(
+        """
+        import threading, time, tether
+        from tether import _core
+
+        def cancel():
+            while not over.is_set():
+                for task in tether.tasks():
+                    task.cancel()
+                    task.name, task.spawned_at
+
+        tether.spawn(int).join()
+        over = threading.Event()
+        threads = [threading.Thread(target=cancel) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        _core._fail_nth("thread", -1)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            try:
+                tether.options(dedicated=True).spawn(int).exit_value()
+            except RuntimeError:
+                pass
+        _core._fail_nth("thread", 0)
+        over.set()
+        for thread in threads:
+            thread.join()
+        stats = tether.statistics()
+        print(stats.tasks_live, stats.guards)
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "0 0\n"
+
+
+# fault 23, G6: whoever sets threading.excepthook frees the one that is being called
+def test_excepthook_may_be_replaced_while_it_is_looked_up(run_python):
+    ran = run_python(
+        """
+        import threading, tether
+        from support import poll
+
+        class Hook:
+            def __init__(self):
+                self.pad = [0] * 100
+
+            def __call__(self, args):
+                seen.append(args.exc_type)
+
+        def current():
+            threading.excepthook = None
+            junk.append([bytearray(64) for _ in range(1000)])
+            return real()
+
+        def bad():
+            raise ValueError
+
+        seen, junk, real = [], [], threading.current_thread
+        for n in range(20):
+            threading.excepthook = Hook()
+            threading.current_thread = current
+            tether.options(dedicated=True).spawn(bad).detach()
+            poll(lambda: len(seen) > n)
+            threading.current_thread = real
+        print(len(seen))
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "20\n"
+
+
+# fault 32, G20: the hook for new threads was borrowed while others set another
+def test_thread_hooks_may_be_set_while_tasks_begin(run_python):
+    ran = run_python(
+        """
+        import threading, time, tether
+
+        class Hook:
+            def __init__(self):
+                self.pad = [0] * 50
+
+            def __call__(self, *args):
+                return None
+
+        def setter():
+            while not over:
+                threading._profile_hook = Hook()  # as threading.setprofile does, and quicker
+                threading._profile_hook = Hook()
+
+        over = []
+        threads = [threading.Thread(target=setter) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            tether.spawn(int).join()
+        over.append(1)
+        for thread in threads:
+            thread.join()
+        print("ok")
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "ok\n"
+
+
+# G6: an abandoned scope collects nothing any more, and the handle left the failure to it
+def test_failure_after_its_scope_was_dropped_is_unraisable_when_its_handle_goes():
+    inside, go = threading.Event(), threading.Event()
+
+    def child():
+        inside.set()
+        await_event(go)
+        raise ValueError("late")
+
+    scope = tether.scope()
+    handle = scope.__enter__().options(dedicated=True).spawn(child)
+    await_event(inside)
+    with Unraisables() as seen:
+        del scope
+        go.set()
+        poll(handle.done)
+        poll(lambda: not tether.statistics().tasks_live)
+        assert seen.types == []  # it can still be joined
+        del handle
+    assert seen.types == [ValueError]
+
+
+# G9: cancelled after an attempt and before the next, a task said that it had never started
+def test_cancel_between_attempts_keeps_the_history():
+    def failing():
+        calls.append(1)
+        raise OSError("flaky")
+
+    policy = tether.Restart(max_restarts=10**9, backoff=0)
+    for n in range(200):
+        calls: list[int] = []
+        guard = tether.options(dedicated=True, restart=policy).spawn(failing)
+        poll(lambda: len(calls) > n % 3)  # noqa: B023
+        guard.cancel()
+        match guard.exit_value():
+            case tether.Killed(_, tether.Cancelled()) as killed:
+                assert "OSError: flaky" in killed.notes[0]
+            case other:
+                raise AssertionError(other)
+
+
+# fault 6, 23: what calls into the books of a supervisor while they are kept may spawn there
+def test_spawn_on_a_supervisor_while_it_stops_a_group(run_python):
+    ran = run_python(
+        """
+        import threading, tether
+
+        def tracer(frame, event, arg):
+            caller = frame.f_back and frame.f_back.f_code.co_name  # a comprehension has a frame of its own up to 3.11
+            if frame.f_code.co_name == "_stops" and caller in ("_go_on", "<listcomp>") and not spawned:
+                spawned.append(supervisor.spawn(int))
+
+        def flaky():
+            calls.append(1)
+            if len(calls) < 3:
+                raise OSError("flaky")
+            return "done"
+
+        spawned, calls = [], []
+        threading.settrace(tracer)
+        with tether.supervisor("one_for_all") as supervisor:
+            handle = supervisor.spawn(flaky)
+        print(handle.join(), spawned[0].join())
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "done 0\n"
+
+
+# fault 6: a handler that came while the books were open for a spawn waited for a task that waited for the books
+def test_signal_handler_joins_a_supervised_task_while_another_is_spawned(run_python):
+    ran = run_python(
+        """
+        import signal, threading, tether
+        from support import await_event
+        from tether import _supervisor
+
+        def handler(*args):
+            go.set()
+            joined.append(first.join())
+
+        class Seat(_supervisor._Seat):  # made inside of spawn, and before it is in the books
+            def __setattr__(self, name, value):
+                super().__setattr__(name, value)
+                if name == "run" and value is not None and armed:
+                    armed.clear()
+                    signal.raise_signal(signal.SIGUSR1)
+
+        armed, joined, go = [], [], threading.Event()
+        signal.signal(signal.SIGUSR1, handler)
+        _supervisor._Seat = Seat
+        with tether.supervisor() as s:
+            first = s.options(dedicated=True).spawn(await_event, go)
+            armed.append(1)
+            s.spawn(int)
+        print(joined)
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "[None]\n"

@@ -99,7 +99,8 @@ tether_thread_t *need_thread(state_t *st);
 /* The same for those who may not fail, since a task's end depends on them: memory is waited for. */
 tether_thread_t *have_thread(state_t *st);
 
-/* Borrowed; NULL without an exception: not there. (PyDict_GetItemString cannot tell that from a lack of memory.) */
+/* New references, since another thread may set the key at any moment; NULL without an exception: not there. */
+PyObject *dict_get(PyObject *dict, PyObject *key);
 PyObject *dict_item(PyObject *dict, const char *name);
 
 /* Without a GIL an object's count is kept by the thread that made it. When another one drops a reference that was taken

@@ -399,9 +399,10 @@ static void let_go(job_t *job, bool by_collector)
     tether_thread_t *thread = tether_thread(st->rt);
     uint32_t word = tether_task_word(&job->task);
     if (word & TETHER_F_SCOPED) {
-        /* An unarmed handle: the value is of no use to anyone now; a failure stays with the scope. */
+        /* An unarmed handle: the value is of no use to anyone now; a failure stays with the scope, if that still collects. */
         if (!(word & TETHER_F_LOOSE) && tether_state(word) != TETHER_REAPED &&
-            tether_task_loosen(&job->task, TETHER_F_LOOSE) && job->outcome != OUTCOME_FAILED)
+            tether_task_loosen(&job->task, TETHER_F_LOOSE) &&
+            (job->outcome != OUTCOME_FAILED || !tether_scope_collects(tether_task_scope(&job->task), &job->task)))
             job_release(job);
         return;
     }

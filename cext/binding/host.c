@@ -227,8 +227,7 @@ static PyObject *drain(PyObject *module, PyObject *unused)
         PyEval_RestoreThread(ts);
         if (status == TETHER_OK) {
             /* Tasks may spawn to the last; what slipped in before the door was shut is waited for, too. */
-            tether_runtime_close(rt);
-            closed = tether_runtime_live(rt) == 0;
+            closed = tether_runtime_close(rt);
             continue;
         }
         bool raised = PyErr_CheckSignals() < 0;
@@ -262,6 +261,7 @@ static bool going_down(state_t *st)
     PyObject *flag = dict_item(st->threading, "_SHUTTING_DOWN");
     if (flag != Py_False && !PyErr_Occurred())
         PyErr_SetString(st->ShutdownError, "tether spawns no tasks: the interpreter is shutting down");
+    Py_XDECREF(flag);
     return flag != Py_False;
 }
 
@@ -277,6 +277,7 @@ static int hook_exit(state_t *st)
     PyObject *r = hook ? PyObject_CallOneArg(reg, hook) : NULL;
     Py_XDECREF(hook);
     Py_XDECREF(r);
+    Py_DECREF(reg);
     return r == NULL ? -1 : 0;
 }
 
@@ -312,11 +313,28 @@ int host_prepare(state_t *st)
     PyObject *crew = pool ? PyImport_ImportModule("tether._crew") : NULL;
     if (crew == NULL)
         goto done;
-    Py_XSETREF(st->crew_enter, PyObject_GetAttrString(crew, "enter"));
-    Py_XSETREF(st->crew_leave, st->crew_enter ? PyObject_GetAttrString(crew, "leave") : NULL);
-    Py_XSETREF(st->tell_abandoned, st->crew_leave ? PyObject_GetAttrString(crew, "tell_abandoned") : NULL);
-    Py_XSETREF(st->renamed, st->tell_abandoned ? PyCFunction_New(&renamed_def, st->module) : NULL);
-    if (st->renamed == NULL)
+    PyObject *enter = PyObject_GetAttrString(crew, "enter");
+    PyObject *leave = enter ? PyObject_GetAttrString(crew, "leave") : NULL;
+    PyObject *tell = leave ? PyObject_GetAttrString(crew, "tell_abandoned") : NULL;
+    PyObject *rename = tell ? PyCFunction_New(&renamed_def, st->module) : NULL;
+    /* Threads may come here together; what the first one has put there may be in use by its task. */
+    tether_lock(&st->graves_lock);
+    bool ours = rename != NULL && st->renamed == NULL;
+    if (ours) {
+        st->crew_enter = enter;
+        st->crew_leave = leave;
+        st->tell_abandoned = tell;
+        st->renamed = rename;
+    }
+    tether_unlock(&st->graves_lock);
+    bool there = rename != NULL;
+    if (!ours) {
+        Py_XDECREF(enter);
+        Py_XDECREF(leave);
+        Py_XDECREF(tell);
+        Py_XDECREF(rename);
+    }
+    if (!there)
         goto done;
     /* `started`: another thread was faster, while the imports ran */
     if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || hook_once(st, &st->gc_hooked, hook_gc) < 0))

@@ -143,10 +143,7 @@ void job_clear_graves(state_t *st)
 void job_discard(tether_thread_t *thread, job_t *job)
 {
     drop_call(job_state(job), job);
-    Py_CLEAR(job->context);
-    Py_CLEAR(job->label);
-    job->named = false; /* a TaskRef may have been made meanwhile */
-    Py_CLEAR(job->code);
+    Py_CLEAR(job->context); /* name and site stay till the block goes: a TaskRef may have been made meanwhile */
     /* Guards that were moved to it go back to its own owner: what an ended task owns does (owner.c, effective). */
     or_acq_rel(&job->task.word, TETHER_REAPED);
     tether_task_discard(thread, &job->task);
@@ -224,12 +221,13 @@ bool loop_runs(state_t *st)
 {
     PyObject *get = load_acquire(&st->running_loop);
     if (get == NULL) {
-        PyObject *asyncio = PyDict_GetItemWithError(st->modules, st->name_asyncio);
+        PyObject *asyncio = dict_get(st->modules, st->name_asyncio);
         if (asyncio == NULL) {
             PyErr_Clear();
             return false;
         }
         get = PyObject_GetAttrString(asyncio, "_get_running_loop");
+        Py_DECREF(asyncio);
         if (get == NULL) {
             PyErr_Clear(); /* still being imported */
             return false;
@@ -252,16 +250,16 @@ bool loop_runs(state_t *st)
  * what was there. */
 static void set_hook(state_t *st, PyObject *name, const char *set_name)
 {
-    PyObject *hook = PyDict_GetItemWithError(st->threading, name);
-    if (hook == NULL || hook == Py_None)
-        return;
-    PyObject *set = PySys_GetObject(set_name);
-    Py_INCREF(hook);
-    PyObject *r = set ? PyObject_CallOneArg(set, hook) : NULL;
-    if (r == NULL)
-        PyErr_WriteUnraisable(hook);
-    Py_XDECREF(r);
-    Py_DECREF(hook);
+    PyObject *hook = dict_get(st->threading, name);
+    if (hook != NULL && hook != Py_None) {
+        PyObject *set = Py_XNewRef(PySys_GetObject(set_name));
+        PyObject *r = set ? PyObject_CallOneArg(set, hook) : NULL;
+        if (r == NULL)
+            PyErr_WriteUnraisable(hook);
+        Py_XDECREF(r);
+        Py_XDECREF(set);
+    }
+    Py_XDECREF(hook);
 }
 
 static void report_to_excepthook(state_t *st, job_t *job);
@@ -364,8 +362,9 @@ static PyObject *call_in(job_t *job, PyObject *context)
 }
 
 /* Once, with the face of a fresh thread; takes over `context`. Only a user's own context (enter_context) is entered. Nobody
- * kills any more when it returns. */
-static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved, bool outermost)
+ * kills any more when it returns. again: not the first; a cancellation that came before it has a history to tell (restart.c). */
+static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved, bool outermost,
+                    bool again)
 {
     bool enter = job->enter_context;
     pystate_enter(saved, PyThreadState_Get(), enter ? NULL : context, thread);
@@ -375,7 +374,7 @@ static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *
     }
     set_hook(st, st->name_trace, "settrace");
     set_hook(st, st->name_profile, "setprofile");
-    if (tether_task_cancelled(&job->task))
+    if (!again && tether_task_cancelled(&job->task))
         job->outcome = OUTCOME_KILLED;
     else if (job->restarts && !restart_begins(st, thread, job))
         note_outcome(st, job, NULL);
@@ -389,14 +388,14 @@ static void attempt(state_t *st, tether_thread_t *thread, job_t *job, PyObject *
 /* Each attempt begins with the context that the task was given, not with what the last one made of it. */
 static void attempts(state_t *st, tether_thread_t *thread, job_t *job, PyObject *context, pystate_t *saved, bool outermost)
 {
-    for (;;) {
+    for (bool again = false;; again = true) {
         PyObject *own = Py_XNewRef(context);
         if (context != NULL && !job->enter_context) {
             Py_SETREF(own, PyContext_Copy(context));
             if (own == NULL)
                 PyErr_WriteUnraisable(context); /* no memory: it gets an empty one */
         }
-        attempt(st, thread, job, own, saved, outermost);
+        attempt(st, thread, job, own, saved, outermost, again);
         if (!restart_wanted(st, thread, job))
             break;
         pystate_leave(saved);
@@ -414,7 +413,7 @@ static void run_job(state_t *st, tether_thread_t *thread, job_t *job, bool outer
     tether_task_push(thread, &job->task);
     kill_after_push(st, thread, job);
     if (!job->restarts) {
-        attempt(st, thread, job, context, &saved, outermost);
+        attempt(st, thread, job, context, &saved, outermost, false);
     } else {
         attempts(st, thread, job, context, &saved, outermost);
         notes = restart_notes(job);
@@ -495,6 +494,9 @@ static void report_to_excepthook(state_t *st, job_t *job)
     Py_XDECREF(args);
     Py_XDECREF(tb);
     Py_XDECREF(thread);
+    Py_XDECREF(current);
+    Py_XDECREF(make);
+    Py_XDECREF(hook);
     give_exception(pending);
 }
 

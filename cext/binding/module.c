@@ -24,10 +24,21 @@ tether_thread_t *have_thread(state_t *st)
     return thread;
 }
 
+PyObject *dict_get(PyObject *dict, PyObject *key)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *item;
+    (void)PyDict_GetItemRef(dict, key, &item);
+    return item;
+#else
+    return Py_XNewRef(PyDict_GetItemWithError(dict, key));
+#endif
+}
+
 PyObject *dict_item(PyObject *dict, const char *name)
 {
     PyObject *key = PyUnicode_FromString(name);
-    PyObject *item = key ? PyDict_GetItemWithError(dict, key) : NULL;
+    PyObject *item = key ? dict_get(dict, key) : NULL;
     Py_XDECREF(key);
     return item;
 }

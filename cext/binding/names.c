@@ -106,11 +106,12 @@ static void change_label(face_t *face, PyObject *label)
 void names_begin(state_t *st, face_t *face, PyObject *entry)
 {
     PyObject *facts = PyObject_GenericGetDict(entry, NULL);
-    PyObject *own = facts ? PyDict_GetItemWithError(facts, st->name_own_name) : NULL;
+    PyObject *own = facts ? dict_get(facts, st->name_own_name) : NULL;
     if (own != NULL && PyUnicode_Check(own) && os_name_of(own, face->os_own)) {
         face->own = Py_NewRef(own);
         face->facts = Py_NewRef(facts);
     }
+    Py_XDECREF(own);
     Py_XDECREF(facts);
     PyErr_Clear();
 }

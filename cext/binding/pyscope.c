@@ -240,19 +240,15 @@ static PyObject *collect_failures(scope_t *s, bool *lost)
     return failures;
 }
 
-/* settle() ended for want of memory, and not with what it was to raise: its failures are reported instead (G6), and an interrupt
- * goes on. (SystemError: so ends Python code that finds no memory for a traceback.) */
+/* settle() did not come to an answer, for want of memory, or because a signal's handler or a kill raised in it: the failures are
+ * reported instead (G6). Of two interrupts the second goes on; a want of memory does not take the place of one. (SystemError:
+ * so ends Python code that finds no memory for a traceback.) */
 static void unsettled(PyObject *failures, PyObject *raised)
 {
-    if (!PyErr_ExceptionMatches(PyExc_MemoryError) && !PyErr_ExceptionMatches(PyExc_SystemError))
-        return;
     PyObject *exc = take_exception();
-    bool ours = exc == raised;
     for (Py_ssize_t i = 0; failures != NULL && i < PyList_GET_SIZE(failures); i++)
-        ours = ours || exc == PyList_GET_ITEM(failures, i);
-    for (Py_ssize_t i = 0; !ours && failures != NULL && i < PyList_GET_SIZE(failures); i++)
         report(PyList_GET_ITEM(failures, i));
-    if (!ours && raised != NULL)
+    if (raised != NULL && (PyErr_GivenExceptionMatches(exc, PyExc_MemoryError) || PyErr_GivenExceptionMatches(exc, PyExc_SystemError)))
         Py_SETREF(exc, Py_NewRef(raised));
     give_exception(exc);
 }
@@ -338,8 +334,12 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
     PyObject *r = PyObject_CallFunctionObjArgs(
         st->settle, self, body ? body : Py_None, failures ? failures : Py_None, raised ? raised : Py_None,
         timed_out ? Py_True : Py_False, outer, abandoned ? abandoned : Py_None, late ? late : Py_None, NULL);
-    if (r == NULL)
+    if (r == NULL) {
         unsettled(failures, raised);
+    } else if (PyExceptionInstance_Check(r)) { /* raised here, where nothing comes in between */
+        PyErr_SetObject((PyObject *)Py_TYPE(r), r);
+        Py_CLEAR(r);
+    }
     Py_XDECREF(late);
     Py_XDECREF(failures);
     Py_XDECREF(raised);

@@ -47,13 +47,14 @@ static bool too_late(state_t *st, tether_thread_t *thread)
         return true;
     if (!load_relaxed(&st->draining) || load_relaxed(&thread->top) != NULL)
         return false;
-    PyObject *current = PyDict_GetItemString(st->threading, "current_thread");
+    PyObject *current = dict_item(st->threading, "current_thread");
     PyObject *object = current ? PyObject_CallNoArgs(current) : NULL;
     PyObject *daemon = object ? PyObject_GetAttrString(object, "daemon") : NULL;
     bool late = daemon != NULL && PyObject_IsTrue(daemon) == 1;
     PyErr_Clear();
     Py_XDECREF(daemon);
     Py_XDECREF(object);
+    Py_XDECREF(current);
     return late;
 }
 

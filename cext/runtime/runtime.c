@@ -26,25 +26,34 @@ tether_runtime_t *tether_runtime_new(const tether_host_t *host, void *host_data)
     return rt;
 }
 
-void tether_runtime_close(tether_runtime_t *rt) { atomic_store(&rt->closing, true); }
-
 uint64_t tether_runtime_live(tether_runtime_t *rt)
 {
     return tether_lane_queued(rt, false) + tether_lane_running(rt) + tether_lane_waiting(rt);
 }
 
-static bool live_still(void *arg)
+/* All the locks at once: a task moves from one counter to another under its lane's, and one that ends may have spawned
+ * another in a lane that a sum lane by lane has passed. */
+static bool any_alive(tether_runtime_t *rt)
 {
-    tether_runtime_t *rt = arg;
-    atomic_store(&rt->drain_waited, 1);
-    /* All the locks at once: a task moves from one counter to another under its lane's, and one that ends may have
-     * spawned another in a lane that a sum lane by lane has passed. */
     for (unsigned i = 0; i < rt->lanes_used; i++)
         tether_lock(&rt->lanes[i].lock);
     bool live = tether_runtime_live(rt) != 0;
     for (unsigned i = 0; i < rt->lanes_used; i++)
         tether_unlock(&rt->lanes[i].lock);
     return live;
+}
+
+bool tether_runtime_close(tether_runtime_t *rt)
+{
+    atomic_store(&rt->closing, true); /* looked at under a lane's lock: whoever did not see it has put its task there by now */
+    return !any_alive(rt);
+}
+
+static bool live_still(void *arg)
+{
+    tether_runtime_t *rt = arg;
+    atomic_store(&rt->drain_waited, 1);
+    return any_alive(rt);
 }
 
 tether_status_t tether_runtime_drain(tether_thread_t *thread)

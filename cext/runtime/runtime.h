@@ -7,8 +7,8 @@
 /* NULL: out of memory. host is copied. */
 tether_runtime_t *tether_runtime_new(const tether_host_t *host, void *host_data);
 
-/* No new tasks from now on (they are refused with SHUTDOWN). */
-void tether_runtime_close(tether_runtime_t *rt);
+/* No new tasks from now on (they are refused with SHUTDOWN). returns whether no task is alive, for good. */
+bool tether_runtime_close(tether_runtime_t *rt);
 
 /* Tasks that have not ended. */
 uint64_t tether_runtime_live(tether_runtime_t *rt);

@@ -191,8 +191,16 @@ bool tether_scope_close(tether_scope_t *scope)
 void tether_scope_abandon(tether_scope_t *scope)
 {
     tether_lock(&scope->lock);
-    or_acq_rel(&scope->flags, TETHER_SCOPE_CLOSED);
+    or_acq_rel(&scope->flags, TETHER_SCOPE_CLOSED | TETHER_SCOPE_ABANDONED);
     tether_unlock(&scope->lock);
+}
+
+bool tether_scope_collects(tether_scope_t *scope, const tether_task_t *task)
+{
+    tether_lock(&scope->lock);
+    bool will = task->scope_kept || !(load_relaxed(&scope->flags) & TETHER_SCOPE_ABANDONED);
+    tether_unlock(&scope->lock);
+    return will;
 }
 
 tether_task_t *tether_scope_claim(tether_thread_t *thread, tether_scope_t *scope)

@@ -46,6 +46,9 @@ bool tether_scope_close(tether_scope_t *scope);
 /* CLOSED in any case (the leaver gives up waiting): living children go on and are released as they end. */
 void tether_scope_abandon(tether_scope_t *scope);
 
+/* Of a failed child that has ended: is there, or will there be, somebody who collects its failure? */
+bool tether_scope_collects(tether_scope_t *scope, const tether_task_t *task);
+
 /* Claims the oldest queued child for the calling thread. NULL: none is queued. */
 tether_task_t *tether_scope_claim(tether_thread_t *thread, tether_scope_t *scope);
 

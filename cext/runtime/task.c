@@ -97,8 +97,13 @@ tether_status_t tether_task_dedicate(tether_task_t *task, size_t stack_size)
         return TETHER_SHUTDOWN;
     tether_status_t status = tether_crew_give(rt, task, stack_size);
     if (status != TETHER_OK) {
+        /* Back to NEW, unless somebody has cancelled and claimed it meanwhile: they end it, as one that never ran. */
+        uint32_t word = load_relaxed(&task->word);
+        do {
+            if (tether_state(word) != TETHER_QUEUED)
+                return TETHER_OK;
+        } while (!cas_acq_rel(&task->word, &word, word & ~(uint32_t)(TETHER_STATE | TETHER_F_DEDICATED)));
         tether_lane_drop_dedicated(task);
-        store_relaxed(&task->word, load_relaxed(&task->word) & ~(uint32_t)(TETHER_STATE | TETHER_F_DEDICATED));
     }
     return status;
 }

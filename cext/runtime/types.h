@@ -117,6 +117,7 @@ static inline unsigned tether_state(uint32_t word) { return word & TETHER_STATE;
  *   WAITED      the leaver, before it sleeps  the last child's end must wake the lot at the scope's address
  *   WAIT_ALL    scope(on_error="wait")        a failed child does not cancel its siblings
  *   TIMED_OUT   whoever noticed the deadline  it was cancelled because of the time
+ *   ABANDONED   who will not wait any longer nobody collects the failures of children that are alive yet
  *   DONE        whoever leaves the block      not open any more, but still in the chain of a thread that is not the leaver's
  */
 enum {
@@ -127,6 +128,7 @@ enum {
     TETHER_SCOPE_WAIT_ALL = 1 << 4,
     TETHER_SCOPE_DONE = 1 << 5,
     TETHER_SCOPE_TIMED_OUT = 1 << 6,
+    TETHER_SCOPE_ABANDONED = 1 << 7,
 };
 
 struct tether_scope {

@@ -1,4 +1,7 @@
-"""What is raised when a scope is left: the choice among the body's exception, the tasks' failures and the clock."""
+"""What is raised when a scope is left: the choice among the body's exception, the tasks' failures and the clock.
+
+It is chosen here, and raised by the caller, in C: what a signal handler raises in between must not take its place.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ def settle(
     cancelled_outside: bool,
     abandoned: list[TaskRef] | None,
     late: list[TaskRef] | None,
-) -> bool:
-    """Raises what leaving ``scope`` raises, or answers whether ``__exit__`` swallows the body's exception (G2).
+) -> bool | BaseException:
+    """What leaving ``scope`` raises, or whether ``__exit__`` swallows the body's exception (G2).
 
     ``raised`` came out of a signal handler while the tasks were joined; ``abandoned`` are the tasks that a second one
     left running; ``late`` those that ended after the timeout without having noticed it. ``cancelled_outside``: the
@@ -35,12 +38,12 @@ def settle(
         if abandoned:
             raised.add_note(f"interrupted twice: scope {scope.name!r} stopped waiting for {_names(abandoned)}")
         _report(failed)
-        raise raised
+        return raised
     for failure in failed:
         if issubclass(type(failure), (SystemExit, KeyboardInterrupt)):  # isinstance() would ask it, and it may refuse
             failed.remove(failure)
             _report(failed)
-            raise failure
+            return failure
     if body is not None:
         if isinstance(body, (Cancelled, KilledTask)):
             if not failed and not timed_out:
@@ -52,14 +55,19 @@ def settle(
         if late:
             text += f". It had to wait for {_names(late)}: long code needs a tether.checkpoint() now and then"
         if not failed:
-            raise TimeoutError(text) from None
+            return _from_none(TimeoutError(text))
         failed.append(TimeoutError(text))
     what = f"scope {scope.name!r}" if scope.name else "a scope"
-    raise BaseExceptionGroup(f"failures in {what}", failed) from None
+    return _from_none(BaseExceptionGroup(f"failures in {what}", failed))
 
 
 def nothing() -> None:
     """Does nothing: a place where an asynchronous exception that came too late can be raised and dropped."""
+
+
+def _from_none(error: BaseException) -> BaseException:
+    error.__suppress_context__ = True
+    return error
 
 
 def _report(failures: list[BaseException]) -> None:

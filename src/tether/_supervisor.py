@@ -17,7 +17,8 @@ Every `_renew` that stops is sent under the lock while its task is `running`, an
 So one that arrives in a waiting task is its release. A task of a group never runs in place above one that waits for
 something else (task.apart): it could not wait for the end of what lies below it, and would be stopped with it.
 
-No code of the user runs under the lock, except what the collector calls; that may spawn, hence an RLock. If the books
+No code of the user runs under the lock, except what the collector, a signal or a trace function calls. That may spawn:
+hence an RLock, spawns that do without it, and a snapshot of the seats. If the books
 themselves fail (no memory, an interrupt in place), the task fails with that, and so the scope is cancelled: nobody
 sleeps on.
 """
@@ -28,8 +29,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 from . import _core
@@ -162,15 +165,15 @@ class _Supervision:
         self._limit = limit
         self.limit = f"the supervisor gives up: {limit} are allowed"
         self._lock = threading.RLock()
-        self._seats: dict[int, _Seat] = {}  # in the order of their spawns
+        self._seats: dict[int, _Seat] = {}  # put there without the lock, hence roughly in the order of their spawns
         self._gone: deque[int] = deque()
-        self._spawned = 0
+        self._numbers = count(1)
         self._first: int | None = None
 
     def prepare(self, fn: Callable[..., Any], values: tuple[Any, ...], names: tuple[str, ...], guards: bool) -> _Child:
         """Called by spawn: what runs instead of ``fn``."""
         child = _Child(self, fn, values, names, guards)
-        _core._locked(self._lock, self._admit, child)
+        self._admit(child)
         return child
 
     def begins(self, seat: _Seat) -> None:
@@ -182,11 +185,12 @@ class _Supervision:
         return _core._locked(self._lock, self._ended, seat, failure)
 
     def _admit(self, child: _Child) -> None:
-        while self._gone:
-            self._seats.pop(self._gone.popleft(), None)
-        self._spawned += 1
+        # Not under the lock: a signal's handler that comes while it is held, and joins a task, would wait for ever.
+        with suppress(IndexError):  # there are no more
+            while True:
+                self._seats.pop(self._gone.popleft(), None)
         seat = child.seat
-        seat.index = self._spawned
+        seat.index = next(self._numbers)
         seat.run = weakref.ref(child, partial(_went, self._gone, seat.index))
         self._seats[seat.index] = seat
 
@@ -232,7 +236,7 @@ class _Supervision:
         """Stops the next task of the group, or, when none runs, releases them all."""
         if self._first is None:
             return
-        group = [seat for seat in self._seats.values() if self._stops(seat)]
+        group = [seat for _, seat in sorted(self._seats.copy().items()) if self._stops(seat)]
         for seat in reversed(group):
             if seat.running:
                 assert seat.task is not None
