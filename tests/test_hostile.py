@@ -913,3 +913,32 @@ def test_signal_handler_joins_a_supervised_task_while_another_is_spawned(run_pyt
         check=True,
     )
     assert ran.out == "[None]\n"
+
+
+# G12, fault 28: the kill of a task that lets supervised ones go was raised in a callback of ours, and dropped there
+def test_kill_is_not_lost_where_a_supervised_task_goes(run_python):
+    ran = run_python(
+        """
+        import time, tether
+        from support import dedicated
+
+        class Slow:
+            def __deepcopy__(self, memo):
+                return Slow()
+
+        def entry():
+            while True:
+                with tether.supervisor("one_for_all") as s:
+                    for _ in range(10):
+                        s.spawn(lambda a: None, Slow())
+
+        for n in range(40):
+            guard = dedicated(entry)
+            time.sleep(0.002 + n * 0.0002)
+            guard.kill()
+            assert isinstance(guard.exit_value(), tether.Killed)
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == ""

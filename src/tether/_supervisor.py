@@ -31,7 +31,6 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -110,6 +109,14 @@ class _Verdict(Enum):
 _AGAIN = (_Verdict.FAILED, _Verdict.STOPPED, _Verdict.HELD)
 
 
+class _RunRef(weakref.ref[Run]):
+    """Is put among the gone when the run goes; by C code, since a kill or an interrupt could come into Python code."""
+
+    __slots__ = ("index",)
+
+    index: int
+
+
 class _Seat:
     """A task's entry in the books."""
 
@@ -117,7 +124,7 @@ class _Seat:
 
     def __init__(self) -> None:
         self.index = 0
-        self.run: weakref.ref[_Child] | None = None  # tells when a task is gone that never ended an attempt
+        self.run: _RunRef | None = None  # tells when a task is gone that never ended an attempt
         self.task: _core.TaskRef | None = None  # from its first beginning on
         self.running = self.waiting = False
 
@@ -166,7 +173,7 @@ class _Supervision:
         self.limit = f"the supervisor gives up: {limit} are allowed"
         self._lock = threading.RLock()
         self._seats: dict[int, _Seat] = {}  # put there without the lock, hence roughly in the order of their spawns
-        self._gone: deque[int] = deque()
+        self._gone: deque[weakref.ref[Run]] = deque()
         self._numbers = count(1)
         self._first: int | None = None
 
@@ -188,10 +195,13 @@ class _Supervision:
         # Not under the lock: a signal's handler that comes while it is held, and joins a task, would wait for ever.
         with suppress(IndexError):  # there are no more
             while True:
-                self._seats.pop(self._gone.popleft(), None)
+                ref = self._gone.popleft()
+                assert isinstance(ref, _RunRef)
+                self._seats.pop(ref.index, None)
         seat = child.seat
         seat.index = next(self._numbers)
-        seat.run = weakref.ref(child, partial(_went, self._gone, seat.index))
+        seat.run = _RunRef(child, self._gone.append)
+        seat.run.index = seat.index
         self._seats[seat.index] = seat
 
     def _begins(self, seat: _Seat) -> None:
@@ -249,7 +259,3 @@ class _Supervision:
                 if seat is not caller:
                     assert seat.task is not None
                     _core._renew(seat.task)
-
-
-def _went(gone: deque[int], index: int, ref: object) -> None:
-    gone.append(index)
