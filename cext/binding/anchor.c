@@ -24,22 +24,32 @@ int anchor_drop(state_t *st)
 {
     if (!st->sub)
         return 0;
-    int r = 0;
     atomic_fetch_add(&st->spawning, 1);
+    if (!NEEDS_ANCHOR)
+        return 0;
     tether_lock(&st->anchor_lock);
-    if (NEEDS_ANCHOR && st->anchor == NULL) {
-        st->anchor = PyThreadState_New(st->interp);
-        if (st->anchor == NULL)
-            r = -1;
-        else
-            st->anchor->thread_id = 0; /* PyThreadState_SetAsyncExc must not take it for the thread that made it */
-    }
+    bool wanted = st->anchor == NULL;
     tether_unlock(&st->anchor_lock);
-    if (r < 0) {
+    if (!wanted)
+        return 0;
+    /* Not under the lock: without a GIL it may stop the world, which would wait for those who wait for the lock. */
+    PyThreadState *made = PyThreadState_New(st->interp);
+    if (made == NULL) {
         atomic_fetch_sub(&st->spawning, 1);
         PyErr_NoMemory();
+        return -1;
     }
-    return r;
+    made->thread_id = 0; /* PyThreadState_SetAsyncExc must not take it for the thread that made it */
+    tether_lock(&st->anchor_lock);
+    wanted = st->anchor == NULL;
+    if (wanted)
+        st->anchor = made;
+    tether_unlock(&st->anchor_lock);
+    if (!wanted) { /* another thread was faster */
+        PyThreadState_Clear(made);
+        PyThreadState_Delete(made);
+    }
+    return 0;
 }
 
 /* The task may be over by now, and its thread have found us still spawning. */
@@ -81,18 +91,23 @@ void anchor_weigh(state_t *st)
 
 bool anchor_enter(state_t *st, tether_thread_t *thread, PyThreadState *(*make)(PyInterpreterState *interp))
 {
+    PyThreadState *made = st->sub && load_relaxed(&st->rt->stopping) ? NULL : make(st->interp); /* not under the lock, see above */
+    if (made == NULL)
+        return false;
     /* Under the lock: sweep finds the state, or we find that it has been here. */
     if (st->sub)
         tether_lock(&st->anchor_lock);
     bool swept = st->sub && load_relaxed(&st->rt->stopping);
-    thread->host = swept ? NULL : make(st->interp);
-    if (thread->host != NULL) {
+    if (!swept) {
+        thread->host = made;
         atomic_fetch_add(&st->crew_at_work, 1);
         atomic_fetch_add(&st->crew_inside, 1);
     }
     if (st->sub)
         tether_unlock(&st->anchor_lock);
-    return thread->host != NULL;
+    if (swept)
+        PyThreadState_Delete(made); /* nothing has used it */
+    return !swept;
 }
 
 /* Of several that leave at once the last one to say so takes the anchor away, before its own thread state goes. */
