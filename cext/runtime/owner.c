@@ -1,5 +1,6 @@
 #include "owner.h"
 
+#include "borrow.h"
 #include "scope.h"
 #include "task.h"
 #include "thread.h"
@@ -174,11 +175,13 @@ enum { LOOK_MOST = 1024 }; /* links that a walk follows */
 
 /* Leaving a scope waits for all its children, so a cycle may be closed by the leaver; but it is the child's join that must
  * fail; and a wait may close one through a scope that somebody else leaves, which the walk does not enter. So whoever
- * waits, directly or not, for us looks again. */
+ * waits, directly or not, for us looks again; and so does whoever waits for a borrow. */
 static void rouse_waiters(tether_runtime_t *rt, const tether_thread_t *us)
 {
     tether_lock(&rt->threads_lock);
     for (tether_thread_t *t = rt->threads; t; t = t->next) {
+        if (t != us && t->waits_claim != NULL)
+            tether_unpark(&t->parker);
         const tether_node_t *at = t->waits_for;
         for (int steps = 0; t != us && at != NULL && steps < LOOK_MOST; steps++) {
             const tether_thread_t *where = runs_on(at);
@@ -190,47 +193,137 @@ static void rouse_waiters(tether_runtime_t *rt, const tether_thread_t *us)
     tether_unlock(&rt->threads_lock);
 }
 
-tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_task_t **cycle, size_t room,
-                                  size_t *n)
+/* A walk along what is waited for, from where the caller is about to sleep: does it come back? rt->graph is held all along.
+ * The edges go from threads: whatever runs in place above a task is what that task waits for. A node or claim that somebody
+ * sleeps for is alive, because that is noted and taken back under this lock. */
+typedef struct {
+    tether_thread_t *us;
+    tether_task_t **cycle; /* the way, without references */
+    size_t room, found;
+    uint64_t number;
+    unsigned depth;        /* of borrows that wait for borrows */
+    bool scope_ahead;
+} walk_t;
+
+static bool claim_leads_to_us(walk_t *walk, tether_claim_t *claim);
+
+static bool thread_leads_to_us(walk_t *walk, const tether_node_t *at)
 {
-    tether_runtime_t *rt = load_relaxed(&thread->rt);
-    tether_status_t status = TETHER_OK;
-    size_t found = 0;
-    bool scope_ahead = false;
-    tether_lock(&rt->graph);
-    bool again = thread->waits_for == node;
-    thread->waits_for = NULL;
-    tether_node_t *at = node;
-    /* The edges go from threads: whatever runs in place above a task is what that task waits for. A node that somebody
-     * sleeps for is alive, because `waits_for` is cleared under this lock before the sleeper lets go of it. */
     enum { STEPS = 1 << 20 }; /* more than there can be threads: a cycle without us, which its own members break, ends here */
+    size_t found = walk->found;
     for (int step = 0; at != NULL && step < STEPS; step++) {
         if (at->kind == TETHER_NODE_SCOPE) {
-            if (waits_for_us(thread, (tether_scope_t *)at))
-                status = TETHER_DEADLOCK;
-            scope_ahead = true;
+            walk->scope_ahead = true;
+            if (waits_for_us(walk->us, (const tether_scope_t *)at))
+                return true;
             break;
         }
         tether_thread_t *where = runs_on(at);
         if (where == NULL)
             break;
-        if (found < room)
-            cycle[found++] = (tether_task_t *)at;
-        if (where == thread) {
-            status = TETHER_DEADLOCK;
+        if (walk->found < walk->room)
+            walk->cycle[walk->found++] = (tether_task_t *)at;
+        if (where == walk->us)
+            return true;
+        if (where->waits_claim != NULL) {
+            if (claim_leads_to_us(walk, where->waits_claim))
+                return true;
             break;
         }
         at = where->waits_for;
     }
-    if (status == TETHER_DEADLOCK) {
-        for (size_t i = 0; i < found; i++)
+    walk->found = found;
+    return false;
+}
+
+/* The root is all of the program's threads: any of them could give its loans back, so there is an edge only if there is one. */
+static bool is_alone(tether_runtime_t *rt, const tether_thread_t *thread)
+{
+    tether_lock(&rt->threads_lock);
+    bool alone = true;
+    for (const tether_thread_t *t = rt->threads; t && alone; t = t->next)
+        alone = t == thread || t->crew || load_relaxed(&t->exited);
+    tether_unlock(&rt->threads_lock);
+    return alone;
+}
+
+static bool blocker_leads_to_us(tether_loan_t *loan, tether_claim_t *waiter, void *arg)
+{
+    walk_t *walk = arg;
+    if (waiter != NULL)
+        return claim_leads_to_us(walk, waiter);
+    if (loan->state == TETHER_LOAN_ENDED)
+        return false; /* a raw view keeps it, and nobody knows who has that */
+    tether_task_t *holder = load_relaxed(&loan->holder);
+    if (holder != NULL)
+        return thread_leads_to_us(walk, &holder->node);
+    tether_thread_t *taker = loan->taker;
+    if (!is_alone(load_relaxed(&walk->us->rt), taker))
+        return false;
+    if (taker == walk->us)
+        return true;
+    return taker->waits_claim ? claim_leads_to_us(walk, taker->waits_claim) : thread_leads_to_us(walk, taker->waits_for);
+}
+
+/* Only a walk holds two books, and there is one walk at a time. */
+static bool look_into(walk_t *walk, tether_claim_t *claim)
+{
+    enum { DEPTH = 256 };
+    if (claim->walk == walk->number || walk->depth == DEPTH)
+        return false;
+    claim->walk = walk->number;
+    tether_book_t *book = claim->loan->book;
+    bool outer = book->walked;
+    if (!outer)
+        tether_lock(&book->lock);
+    book->walked = true;
+    walk->depth++;
+    bool leads = tether__claim_blocked(claim, blocker_leads_to_us, walk);
+    walk->depth--;
+    book->walked = outer;
+    if (!outer)
+        tether_unlock(&book->lock);
+    return leads;
+}
+
+static bool claim_leads_to_us(walk_t *walk, tether_claim_t *claim)
+{
+    return claim->thread == walk->us || look_into(walk, claim);
+}
+
+static tether_status_t note_wait(tether_thread_t *thread, tether_node_t *node, tether_claim_t *claim, tether_task_t **cycle,
+                                 size_t room, size_t *n)
+{
+    tether_runtime_t *rt = load_relaxed(&thread->rt);
+    walk_t walk = {.us = thread, .cycle = cycle, .room = room};
+    tether_lock(&rt->graph);
+    bool again = thread->waits_for == node && thread->waits_claim == claim;
+    thread->waits_for = NULL;
+    thread->waits_claim = NULL;
+    walk.number = ++rt->walks;
+    bool deadlock = claim ? look_into(&walk, claim) : thread_leads_to_us(&walk, node);
+    if (deadlock) {
+        for (size_t i = 0; i < walk.found; i++)
             tether_task_ref(cycle[i]);
-        *n = found;
+        *n = walk.found;
     } else {
         thread->waits_for = node;
-        if (scope_ahead && !again)
+        thread->waits_claim = claim;
+        if (walk.scope_ahead && !again)
             rouse_waiters(rt, thread);
     }
     tether_unlock(&rt->graph);
-    return status;
+    return deadlock ? TETHER_DEADLOCK : TETHER_OK;
+}
+
+tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_task_t **cycle, size_t room,
+                                  size_t *n)
+{
+    return note_wait(thread, node, NULL, cycle, room, n);
+}
+
+tether_status_t tether_owner_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_task_t **cycle, size_t room,
+                                        size_t *n)
+{
+    return note_wait(thread, NULL, claim, cycle, room, n);
 }

@@ -42,4 +42,9 @@ void tether_owner_settle(tether_thread_t *thread, tether_task_t *task);
 tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_task_t **cycle, size_t room,
                                   size_t *n);
 
+/* The same for a claim in a queue (borrow.h): who must act before it can be granted? A claim that has been granted waits for
+ * nobody. */
+tether_status_t tether_owner_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_task_t **cycle, size_t room,
+                                        size_t *n);
+
 #endif

@@ -12,6 +12,7 @@
     X(NOT_OWNER, "the guard belongs to somebody else")                                              \
     X(CYCLE, "the guard would come to own itself")                                                  \
     X(DEADLOCK, "this wait can never end")                                                          \
+    X(CONFLICT, "it is lent, or waited for by an earlier borrow")                                 \
     X(NO_MEMORY, "out of memory")                                                                   \
     X(NO_THREAD, "the system gives no more threads")                                                \
     X(SHUTDOWN, "the interpreter is going away")

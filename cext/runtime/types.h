@@ -25,6 +25,8 @@ typedef struct tether_thread tether_thread_t;
 typedef struct tether_task tether_task_t;
 typedef struct tether_scope tether_scope_t;
 typedef struct tether_lane tether_lane_t;
+typedef struct tether_loan tether_loan_t;
+typedef struct tether_claim tether_claim_t;
 
 /* ---- nodes ---------------------------------------------------------------------------------------------------- */
 
@@ -100,6 +102,7 @@ struct tether_task {
     tether_task_t *below;                   /* the task that this one runs in place above; its thread only */
     tether_thread_t *_Atomic thread;        /* set when claimed; thread records outlive every task */
     tether_scope_t *scopes;                 /* open scopes of its body, innermost first; its thread only */
+    tether_loan_t *loans;                   /* what is lent to it; lane->lock */
     _Atomic uint32_t word;
     uint16_t lane;                          /* index in rt->lanes */
     bool scope_kept;                        /* it has failed, and the scope's list holds its "alive" reference; scope->lock */
@@ -172,6 +175,7 @@ struct tether_thread {
     tether_task_t *_Atomic top;         /* what runs here, innermost; NULL: the root; written by its thread only */
     tether_scope_t *scopes;             /* open scopes of the root's body on this thread */
     tether_node_t *waits_for;           /* rt->graph: what this thread sleeps for, for finding deadlocks */
+    tether_claim_t *waits_claim;        /* the same, when it sleeps for a borrow */
     uint32_t cancels_seen;              /* rt->cancels when this thread last found itself not cancelled */
     uint32_t spin;                      /* nanoseconds that a wait spins here before it sleeps (spin.h) */
     unsigned lane;
@@ -272,7 +276,8 @@ struct tether_runtime {
     _Atomic uint32_t resting;        /* threads inside tether_runtime_rest: what is idle leaves at once */
     uint32_t forks;                  /* tether__forks at its birth */
     _Atomic uint32_t drain_waited;
-    tether_lock_t graph;             /* leaf: owners, waits_for (owner_graph.md) */
+    tether_lock_t graph;             /* owners, waits_for, waits_claim (owner_graph.md) */
+    uint64_t walks;                  /* rt->graph: walks for deadlocks so far */
     tether_lock_t threads_lock;      /* guards `threads` */
     tether_thread_t *threads;
     tether_crew_t crew;

@@ -1,5 +1,6 @@
 #include "wait.h"
 
+#include "borrow.h"
 #include "crew.h"
 #include "lane.h"
 #include "owner.h"
@@ -154,6 +155,37 @@ tether_status_t tether_wait_scope(tether_thread_t *thread, tether_scope_t *scope
 {
     goal_t goal = {scope_done, scope_still, scope, &scope->node};
     return wait_for(thread, &goal, how);
+}
+
+/* Whoever grants sets the flag and then wakes this thread's parker: no lot is needed, a claim has one waiter. */
+tether_status_t tether_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how)
+{
+    tether_spin_t spin = tether_spin_start(thread);
+    while (!load_acquire(&claim->granted) && tether_spin_more(&spin))
+        ;
+    uint64_t until = first_look(thread, how);
+    tether_status_t status = TETHER_OK;
+    blocked(thread, true);
+    while (!load_acquire(&claim->granted)) {
+        if (how->deadline == TETHER_FOREVER &&
+            (status = tether_owner_wait_claim(thread, claim, how->cycle, TETHER_CYCLE_MAX, &how->cycle_len)) != TETHER_OK)
+            break;
+        /* As in wait_for: after the last thing that could take our wake-up token. */
+        if (how->cancellable && tether_thread_cancelled(thread)) {
+            status = TETHER_CANCELLED;
+            break;
+        }
+        if (load_acquire(&claim->granted))
+            break;
+        status = tether_park(&thread->parker, until);
+        if (status == TETHER_TIMEOUT && how->deadline > tether_now())
+            status = TETHER_INTERRUPTED;
+        if (status != TETHER_OK)
+            break;
+    }
+    tether_owner_wait(thread, NULL, NULL, 0, NULL);
+    blocked(thread, false);
+    return load_acquire(&claim->granted) ? TETHER_OK : status;
 }
 
 tether_status_t tether_wait_until(tether_thread_t *thread, tether_wait_t *how)

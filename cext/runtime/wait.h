@@ -30,6 +30,9 @@ tether_status_t tether_wait_task(tether_thread_t *thread, tether_task_t *task, t
 /* Until no child of the scope is alive. */
 tether_status_t tether_wait_scope(tether_thread_t *thread, tether_scope_t *scope, tether_wait_t *how);
 
+/* Until the claim has been granted (borrow.h). */
+tether_status_t tether_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how);
+
 /* Until the deadline. */
 tether_status_t tether_wait_until(tether_thread_t *thread, tether_wait_t *how);
 

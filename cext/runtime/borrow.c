@@ -1,0 +1,576 @@
+/* The tree is a treap (Seidel and Aragon 1996) of ranges by start, augmented with the furthest stop of each subtree, as
+ * interval trees are (Cormen et al.). So a conflict is found, and a loan put in or taken out, in logarithmic time. */
+#include "borrow.h"
+
+#include "owner.h"
+#include "park.h"
+#include "task.h"
+#include "thread.h"
+
+/* ---- the tree; book->lock -------------------------------------------------------------------------------------------------- */
+
+static bool before(const tether_loan_t *a, const tether_loan_t *b)
+{
+    return a->start < b->start || (a->start == b->start && a < b);
+}
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+static void pull(tether_loan_t *t)
+{
+    t->reach = t->stop;
+    t->reach_exclusive = t->exclusive ? t->stop : 0;
+    for (int side = 0; side < 2; side++) {
+        const tether_loan_t *child = side ? t->right : t->left;
+        if (child != NULL) {
+            t->reach = most(t->reach, child->reach);
+            t->reach_exclusive = most(t->reach_exclusive, child->reach_exclusive);
+        }
+    }
+}
+
+static void split(tether_loan_t *t, const tether_loan_t *at, tether_loan_t **less, tether_loan_t **more)
+{
+    if (t == NULL) {
+        *less = *more = NULL;
+    } else if (before(t, at)) {
+        split(t->right, at, &t->right, more);
+        *less = t;
+        pull(t);
+    } else {
+        split(t->left, at, less, &t->left);
+        *more = t;
+        pull(t);
+    }
+}
+
+static tether_loan_t *join(tether_loan_t *less, tether_loan_t *more)
+{
+    if (less == NULL || more == NULL)
+        return less ? less : more;
+    if (less->priority > more->priority) {
+        less->right = join(less->right, more);
+        pull(less);
+        return less;
+    }
+    more->left = join(less, more->left);
+    pull(more);
+    return more;
+}
+
+static tether_loan_t *put_in(tether_loan_t *t, tether_loan_t *loan)
+{
+    if (t == NULL || loan->priority > t->priority) {
+        split(t, loan, &loan->left, &loan->right);
+        pull(loan);
+        return loan;
+    }
+    if (before(loan, t))
+        t->left = put_in(t->left, loan);
+    else
+        t->right = put_in(t->right, loan);
+    pull(t);
+    return t;
+}
+
+static tether_loan_t *take_out(tether_loan_t *t, const tether_loan_t *loan)
+{
+    if (t == loan)
+        return join(t->left, t->right);
+    if (before(loan, t))
+        t->left = take_out(t->left, loan);
+    else
+        t->right = take_out(t->right, loan);
+    pull(t);
+    return t;
+}
+
+static bool is_empty(const tether_loan_t *loan) { return loan->start == loan->stop; }
+
+static bool overlap(const tether_loan_t *a, const tether_loan_t *b)
+{
+    return a->start < b->stop && b->start < a->stop && !is_empty(a) && !is_empty(b);
+}
+
+static bool conflict(const tether_loan_t *a, const tether_loan_t *b)
+{
+    return (a->exclusive || b->exclusive) && overlap(a, b);
+}
+
+/* The first in order that conflicts. */
+static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
+{
+    while (t != NULL && (wanted->exclusive ? t->reach : t->reach_exclusive) > wanted->start) {
+        tether_loan_t *hit = find(t->left, wanted);
+        if (hit != NULL)
+            return hit;
+        if (t->start >= wanted->stop)
+            return NULL;
+        if (conflict(t, wanted))
+            return t;
+        t = t->right;
+    }
+    return NULL;
+}
+
+static void lend_directly(tether_book_t *book, tether_loan_t *loan)
+{
+    loan->state = TETHER_LOAN_LIVE;
+    loan->left = loan->right = NULL;
+    if (is_empty(loan))
+        return;
+    /* A Weyl sequence, mixed (splitmix64): the tree needs numbers without a pattern, not secret ones. */
+    uint64_t x = book->dice += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    loan->priority = x ^ (x >> 31);
+    book->root = put_in(book->root, loan);
+}
+
+/* ---- the queue; book->lock ------------------------------------------------------------------------------------------------- */
+
+/* A claim older than `until` (NULL: than a newcomer) that conflicts with the loan. */
+static tether_claim_t *older(tether_book_t *book, const tether_loan_t *loan, const tether_claim_t *until)
+{
+    for (tether_claim_t *c = book->first; c != until; c = c->next)
+        if (conflict(c->loan, loan))
+            return c;
+    return NULL;
+}
+
+static void unqueue(tether_book_t *book, tether_claim_t *claim)
+{
+    *(claim->prev ? &claim->prev->next : &book->first) = claim->next;
+    *(claim->next ? &claim->next->prev : &book->last) = claim->prev;
+}
+
+/* There may be room now: for whom? */
+static void grant(tether_book_t *book)
+{
+    for (tether_claim_t *c = book->first, *next; c != NULL; c = next) {
+        next = c->next;
+        if (find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL)
+            continue;
+        tether_thread_t *thread = c->thread;
+        unqueue(book, c);
+        lend_directly(book, c->loan);
+        store_release(&c->granted, 1u); /* its stack frame may be gone from here on; the thread's record stays */
+        tether_unpark(&thread->parker);
+    }
+}
+
+/* ---- holders --------------------------------------------------------------------------------------------------------------- */
+
+static void enlist(tether_loan_t *loan)
+{
+    tether_task_t *task = load_relaxed(&loan->holder);
+    if (task == NULL)
+        return;
+    tether_lock_t *lock = &tether_task_lane(task)->lock;
+    tether_lock(lock);
+    loan->prev = NULL;
+    loan->next = task->loans;
+    if (loan->next != NULL)
+        loan->next->prev = loan;
+    task->loans = loan;
+    loan->listed = true;
+    tether_unlock(lock);
+}
+
+/* pre: the holder's lane lock. */
+static void unlist_locked(tether_task_t *task, tether_loan_t *loan)
+{
+    *(loan->prev ? &loan->prev->next : &task->loans) = loan->next;
+    if (loan->next != NULL)
+        loan->next->prev = loan->prev;
+    loan->listed = false;
+}
+
+/* The holder's end may be at work on the loan: its lane lock keeps us out until it is done. */
+static void unlist(tether_loan_t *loan)
+{
+    tether_task_t *task = load_relaxed(&loan->holder);
+    if (task == NULL)
+        return;
+    tether_lock_t *lock = &tether_task_lane(task)->lock;
+    tether_lock(lock);
+    if (loan->listed)
+        unlist_locked(task, loan);
+    tether_unlock(lock);
+}
+
+static void set_holder(tether_thread_t *thread, tether_book_t *book, tether_loan_t *loan)
+{
+    tether_task_t *task = load_relaxed(&thread->top);
+    if (task != NULL)
+        tether_task_ref(task);
+    loan->book = book;
+    loan->state = TETHER_LOAN_NEW;
+    loan->listed = false;
+    loan->views = loan->parts = 0;
+    loan->lender = loan->part_first = NULL;
+    loan->taker = thread;
+    store_relaxed(&loan->holder, task);
+}
+
+static void drop_holder(tether_thread_t *thread, tether_loan_t *loan)
+{
+    tether_task_t *task = load_relaxed(&loan->holder);
+    store_relaxed(&loan->holder, NULL);
+    if (task != NULL)
+        tether_task_unref(thread, task);
+}
+
+void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_t *to)
+{
+    tether_task_t *from = load_relaxed(&loan->holder);
+    unlist(loan);
+    if (to != NULL)
+        tether_task_ref(to);
+    tether_lock(&loan->book->lock); /* a conflict that is being told reads it */
+    store_relaxed(&loan->holder, to);
+    loan->taker = thread;
+    bool live = loan->state == TETHER_LOAN_LIVE;
+    tether_unlock(&loan->book->lock);
+    if (live)
+        enlist(loan);
+    if (from != NULL)
+        tether_task_unref(thread, from);
+}
+
+/* ---- borrowing ------------------------------------------------------------------------------------------------------------- */
+
+/* The part of a loan that is lent further and in the way, as deep as it goes; else the loan. */
+static tether_loan_t *innermost(tether_loan_t *loan, const tether_loan_t *wanted)
+{
+    for (tether_loan_t *part = loan->part_first; part != NULL; part = part->part_next)
+        if (overlap(part, wanted))
+            return innermost(part, wanted);
+    return loan;
+}
+
+/* What is in the way of a borrow that does not wait yet. */
+static tether_loan_t *in_the_way(tether_book_t *book, const tether_loan_t *wanted)
+{
+    tether_loan_t *loan = find(book->root, wanted);
+    if (loan != NULL)
+        return innermost(loan, wanted);
+    tether_claim_t *claim = older(book, wanted, NULL);
+    return claim ? claim->loan : NULL;
+}
+
+tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
+                              tether_blame_t *blame, void *arg)
+{
+    for (size_t i = 0; i < n; i++)
+        set_holder(thread, book, loans[i]);
+    tether_loan_t *other = NULL;
+    tether_lock(&book->lock);
+    for (size_t i = 0; i < n && other == NULL; i++)
+        other = in_the_way(book, loans[i]);
+    for (size_t i = 0; i < n && other == NULL; i++)
+        lend_directly(book, loans[i]);
+    if (other != NULL && blame != NULL)
+        blame(other, arg);
+    tether_unlock(&book->lock);
+    for (size_t i = 0; i < n; i++) {
+        if (other != NULL)
+            drop_holder(thread, loans[i]);
+        else
+            enlist(loans[i]);
+    }
+    return other == NULL ? TETHER_OK : TETHER_CONFLICT;
+}
+
+tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book, tether_claim_t *claim, tether_loan_t *loan)
+{
+    set_holder(thread, book, loan);
+    *claim = (tether_claim_t){.loan = loan, .thread = thread};
+    tether_lock(&book->lock);
+    bool free_now = in_the_way(book, loan) == NULL;
+    if (free_now) {
+        lend_directly(book, loan);
+    } else {
+        claim->prev = book->last;
+        *(book->last ? &book->last->next : &book->first) = claim;
+        book->last = claim;
+    }
+    tether_unlock(&book->lock);
+    if (free_now)
+        enlist(loan);
+    return free_now ? TETHER_OK : TETHER_CONFLICT;
+}
+
+tether_status_t tether_borrow_wait(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how)
+{
+    tether_status_t status = tether_wait_claim(thread, claim, how);
+    if (status == TETHER_OK)
+        enlist(claim->loan);
+    return status;
+}
+
+bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg)
+{
+    tether_book_t *book = claim->loan->book;
+    tether_lock(&book->lock);
+    bool granted = load_relaxed(&claim->granted) != 0;
+    if (!granted) {
+        tether_loan_t *loan = find(book->root, claim->loan);
+        tether_claim_t *first = loan ? NULL : older(book, claim->loan, claim);
+        if (blame != NULL && (loan != NULL || first != NULL))
+            blame(loan ? innermost(loan, claim->loan) : first->loan, arg);
+        unqueue(book, claim);
+        grant(book); /* who came after us may have waited for us alone */
+    }
+    tether_unlock(&book->lock);
+    if (granted)
+        enlist(claim->loan);
+    else
+        drop_holder(claim->thread, claim->loan);
+    return granted;
+}
+
+/* ---- lending further, and ending; book->lock --------------------------------------------------------------------------------- */
+
+static bool is_idle(const tether_loan_t *loan)
+{
+    return loan->state == TETHER_LOAN_LIVE && loan->views == 0 && loan->parts == 0;
+}
+
+static void add_part(tether_loan_t *lender, tether_loan_t *part)
+{
+    part->state = TETHER_LOAN_LIVE;
+    part->lender = lender;
+    part->part_prev = NULL;
+    part->part_next = lender->part_first;
+    if (part->part_next != NULL)
+        part->part_next->part_prev = part;
+    lender->part_first = part;
+    lender->parts++;
+}
+
+/* It has ended, and nothing keeps it any more: out of the book, and with it, perhaps, the lender. */
+static void settle(tether_loan_t *loan)
+{
+    tether_book_t *book = loan->book;
+    while (loan != NULL && loan->state == TETHER_LOAN_ENDED && loan->views == 0 && loan->parts == 0) {
+        tether_loan_t *lender = loan->lender;
+        if (lender == NULL) {
+            if (!is_empty(loan)) {
+                book->root = take_out(book->root, loan);
+                grant(book);
+            }
+            break;
+        }
+        *(loan->part_prev ? &loan->part_prev->part_next : &lender->part_first) = loan->part_next;
+        if (loan->part_next != NULL)
+            loan->part_next->part_prev = loan->part_prev;
+        lender->parts--;
+        loan->lender = NULL;
+        loan = lender;
+    }
+}
+
+static void end(tether_loan_t *loan)
+{
+    loan->state = TETHER_LOAN_ENDED;
+    settle(loan);
+}
+
+tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too)
+{
+    unlist(loan);
+    tether_lock(&loan->book->lock);
+    bool may = loan->state == TETHER_LOAN_LIVE && (views_too || (loan->views == 0 && loan->parts == 0));
+    bool still = loan->state == TETHER_LOAN_LIVE && !may;
+    if (may)
+        end(loan);
+    tether_unlock(&loan->book->lock);
+    if (still)
+        enlist(loan);
+    return may ? TETHER_OK : TETHER_CONFLICT;
+}
+
+tether_status_t tether_loan_lend(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *const *parts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        set_holder(thread, loan->book, parts[i]);
+    tether_lock(&loan->book->lock);
+    bool may = is_idle(loan);
+    for (size_t i = 0; may && i < n; i++)
+        add_part(loan, parts[i]);
+    tether_unlock(&loan->book->lock);
+    for (size_t i = 0; i < n; i++) {
+        if (may)
+            enlist(parts[i]);
+        else
+            drop_holder(thread, parts[i]);
+    }
+    return may ? TETHER_OK : TETHER_CONFLICT;
+}
+
+/* A second loan where `loan` is: beside it in the tree, or as a part of the same lender. */
+static void put_beside(tether_loan_t *loan, tether_loan_t *other)
+{
+    if (loan->lender != NULL)
+        add_part(loan->lender, other);
+    else
+        lend_directly(loan->book, other);
+}
+
+tether_status_t tether_loan_clone(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *copy)
+{
+    set_holder(thread, loan->book, copy);
+    tether_lock(&loan->book->lock);
+    bool may = loan->state == TETHER_LOAN_LIVE && !loan->exclusive;
+    if (may)
+        put_beside(loan, copy);
+    tether_unlock(&loan->book->lock);
+    if (may)
+        enlist(copy);
+    else
+        drop_holder(thread, copy);
+    return may ? TETHER_OK : TETHER_CONFLICT;
+}
+
+tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *shared)
+{
+    set_holder(thread, loan->book, shared);
+    unlist(loan);
+    tether_lock(&loan->book->lock);
+    bool may = is_idle(loan), still = loan->state == TETHER_LOAN_LIVE && !may;
+    if (may) {
+        put_beside(loan, shared);
+        end(loan); /* grants to readers that wait; the shared one stands already, so no writer slips in */
+    }
+    tether_unlock(&loan->book->lock);
+    if (may)
+        enlist(shared);
+    else
+        drop_holder(thread, shared);
+    if (still)
+        enlist(loan);
+    return may ? TETHER_OK : TETHER_CONFLICT;
+}
+
+/* ---- views ------------------------------------------------------------------------------------------------------------------- */
+
+tether_status_t tether_loan_view(tether_loan_t *loan)
+{
+    tether_lock(&loan->book->lock);
+    bool may = loan->state == TETHER_LOAN_LIVE && loan->parts == 0;
+    if (may)
+        loan->views++;
+    tether_unlock(&loan->book->lock);
+    return may ? TETHER_OK : TETHER_CONFLICT;
+}
+
+void tether_loan_unview(tether_loan_t *loan)
+{
+    tether_lock(&loan->book->lock);
+    loan->views--;
+    settle(loan);
+    tether_unlock(&loan->book->lock);
+}
+
+/* ---- the ends of tasks and of memory ------------------------------------------------------------------------------------------- */
+
+size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg)
+{
+    size_t kept = 0;
+    tether_lock_t *lock = &tether_task_lane(task)->lock;
+    tether_lock(lock);
+    for (tether_loan_t *loan; (loan = task->loans) != NULL;) {
+        unlist_locked(task, loan);
+        tether_lock(&loan->book->lock);
+        if (loan->state == TETHER_LOAN_LIVE)
+            end(loan);
+        bool viewed = loan->views != 0;
+        if (viewed && each != NULL)
+            each(loan, arg);
+        kept += viewed;
+        tether_unlock(&loan->book->lock);
+    }
+    tether_unlock(lock);
+    return kept;
+}
+
+bool tether_task_borrows(tether_task_t *task)
+{
+    tether_lock_t *lock = &tether_task_lane(task)->lock;
+    tether_lock(lock);
+    bool any = task->loans != NULL;
+    tether_unlock(lock);
+    return any;
+}
+
+void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan)
+{
+    tether_loan_end(loan, true);
+    drop_holder(thread, loan);
+}
+
+/* ---- for owner.c and the tests --------------------------------------------------------------------------------------------------- */
+
+static bool any_part(tether_loan_t *loan, tether_loan_t *wanted, tether_blocker_t *is, void *arg)
+{
+    if (loan->parts == 0)
+        return is(loan, NULL, arg);
+    for (tether_loan_t *part = loan->part_first; part != NULL; part = part->part_next)
+        if (overlap(part, wanted) && any_part(part, wanted, is, arg))
+            return true;
+    return false;
+}
+
+static bool any_in(tether_loan_t *t, tether_loan_t *wanted, tether_blocker_t *is, void *arg)
+{
+    while (t != NULL && t->reach > wanted->start) {
+        if (any_in(t->left, wanted, is, arg))
+            return true;
+        if (t->start >= wanted->stop)
+            return false;
+        if (conflict(t, wanted) && any_part(t, wanted, is, arg))
+            return true;
+        t = t->right;
+    }
+    return false;
+}
+
+bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *arg)
+{
+    tether_book_t *book = claim->loan->book;
+    if (load_relaxed(&claim->granted))
+        return false;
+    if (any_in(book->root, claim->loan, is, arg))
+        return true;
+    for (tether_claim_t *c = book->first; c != NULL && c != claim; c = c->next)
+        if (conflict(c->loan, claim->loan) && is(c->loan, c, arg))
+            return true;
+    return false;
+}
+
+static bool sound(const tether_loan_t *t, const tether_loan_t **last)
+{
+    if (t == NULL)
+        return true;
+    tether_loan_t copy = *t;
+    pull(&copy);
+    if (copy.reach != t->reach || copy.reach_exclusive != t->reach_exclusive || !sound(t->left, last))
+        return false;
+    if ((*last != NULL && !before(*last, t)) || (t->left && t->left->priority > t->priority) ||
+        (t->right && t->right->priority > t->priority))
+        return false;
+    *last = t;
+    return sound(t->right, last);
+}
+
+bool tether__book_is_sound(tether_book_t *book)
+{
+    const tether_loan_t *last = NULL;
+    tether_lock(&book->lock);
+    bool is = sound(book->root, &last);
+    for (tether_claim_t *c = book->first; is && c != NULL; c = c->next) /* nobody waits for nothing */
+        is = find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL;
+    tether_unlock(&book->lock);
+    return is;
+}

@@ -1,0 +1,120 @@
+/* Borrows checked while the program runs: a book per region or value says which ranges of it are lent, how, and to whom.
+ *
+ * The rule (G13): two lent ranges that overlap are both shared. Neighbours are independent, whatever their number: the book
+ * keeps the ranges in a tree ordered by their start, where each node knows how far its subtree reaches.
+ *
+ * A loan is one lent range. Its memory is the host's (it stands inside a handle) and must stay until it has left the book;
+ * who may free what, when, is in borrow.md, with the proofs.
+ *
+ *   loan     in the book   its range is usable by        leaves by
+ *   NEW      no            nobody                        borrow -> LIVE
+ *   LIVE     yes           its holder, unless suspended  end -> ENDED
+ *   ENDED    while viewed or lent further, then no
+ *
+ * suspended: it is lent further, by `parts`; it is usable again when the last of them is gone.
+ * viewed: raw views of its bytes exist (`views`); they keep it in the book after its end (G14).
+ *
+ * The host that wants a book for itself alone, for good or for a moment, borrows all of it exclusively.
+ *
+ * Fairness: who waits stands in a queue. A borrow that conflicts with one that waits conflicts: so neither writers nor large
+ * ranges starve. Whoever makes room grants, in the order of the queue, and hands the range over: the granted loan is in the
+ * book before its waiter wakes. */
+#ifndef TETHER_BORROW_H
+#define TETHER_BORROW_H
+
+#include "types.h"
+#include "wait.h"
+
+typedef enum { TETHER_LOAN_NEW, TETHER_LOAN_LIVE, TETHER_LOAN_ENDED } tether_loan_state_t;
+
+typedef struct {
+    tether_lock_t lock;            /* guards everything here and in the loans, but for what is said there */
+    tether_loan_t *root;           /* the tree of loans that are lent directly */
+    tether_claim_t *first, *last;  /* the queue */
+    uint64_t dice;                 /* priorities of the tree's nodes */
+    bool walked;                   /* rt->graph: its lock is held by the walk under way */
+} tether_book_t;
+
+struct tether_loan {
+    tether_book_t *book;
+    size_t start, stop;            /* fixed by the host before it is lent; an empty range conflicts with nothing */
+    bool exclusive;                /* likewise */
+    uint8_t state;
+    uint32_t views;
+    uint32_t parts;                /* loans of this one that are not gone */
+    tether_loan_t *lender;         /* the loan that this is a part of, or NULL */
+    tether_loan_t *part_first, *part_next, *part_prev; /* a lender's parts */
+    tether_loan_t *left, *right;   /* tree */
+    uint64_t priority;
+    size_t reach, reach_exclusive; /* furthest stop in the subtree: of all, of exclusive ones */
+    tether_task_t *_Atomic holder; /* with a reference; NULL: the root. Written under book->lock and the holder's lane lock */
+    tether_thread_t *taker;        /* who borrowed it for the root */
+    tether_loan_t *next, *prev;    /* the holder's loans; the lock of the holder's lane */
+    bool listed;                   /* likewise */
+};
+
+/* A borrow that waits. On its thread's stack. */
+struct tether_claim {
+    tether_loan_t *loan;
+    tether_thread_t *thread;
+    tether_claim_t *next, *prev;
+    _Atomic uint32_t granted;
+    uint64_t walk;                 /* rt->graph: the last walk that came here */
+};
+
+/* Called under the book's lock with what stands in the way, a loan or one that a claim is for: take what an error message
+ * needs, and do not block. */
+typedef void tether_blame_t(tether_loan_t *loan, void *arg);
+
+/* Lends n NEW loans of one book, ascending and disjoint, to what runs on the calling thread: all or none. OK or CONFLICT. */
+tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
+                              tether_blame_t *blame, void *arg);
+
+/* The same for one, which may wait: returns OK, or CONFLICT with the claim in the queue. Then tether_borrow_wait until it
+ * does not say INTERRUPTED; anything but OK is followed by tether_borrow_leave. */
+tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book, tether_claim_t *claim, tether_loan_t *loan);
+tether_status_t tether_borrow_wait(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how);
+
+/* Gives up waiting. returns true if it had been granted meanwhile: then the loan is LIVE. Otherwise `blame` is called with
+ * what still stands in the way. */
+bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg);
+
+/* Lends a LIVE loan that is neither viewed nor lent further on: n NEW parts inside its range, ascending and disjoint, exclusive
+ * only if it is. OK; CONFLICT: it is viewed, lent or ended. */
+tether_status_t tether_loan_lend(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *const *parts, size_t n);
+
+/* Adds one more shared loan of the same range: no matter who waits. CONFLICT: it has ended. */
+tether_status_t tether_loan_clone(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *copy);
+
+/* Ends an exclusive loan and begins a shared one of its range, with nobody in between. CONFLICT as for lend. */
+tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *shared);
+
+/* Ends it. Without `views_too` a viewed loan stays LIVE, and the answer is CONFLICT; so it is for one that has ended. */
+tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too);
+
+/* Begins and ends a raw view, by anyone the host admits. begin: CONFLICT when it is not LIVE, or suspended. */
+tether_status_t tether_loan_view(tether_loan_t *loan);
+void tether_loan_unview(tether_loan_t *loan);
+
+/* Makes `to` (running nothing yet, or NULL: the root) the holder. The caller acts for the present one. */
+void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_t *to);
+
+/* Ends all loans that a task holds; called by its thread before tether_task_end. each: called for every one that stays in the book
+ * because it is viewed, under a lock; may be NULL. returns their number. */
+size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg);
+
+/* Does the task hold any? */
+bool tether_task_borrows(tether_task_t *task);
+
+/* Before the loan's memory is freed. pre: it is not viewed. */
+void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan);
+
+/* Is any loan in the way of the claim, or any claim before it, such that is(blocker, waiter, arg)? waiter: NULL, or whose claim
+ * the blocker is for. pre: book->lock is held (owner.c, which looks for deadlocks, under rt->graph first). */
+typedef bool tether_blocker_t(tether_loan_t *blocker, tether_claim_t *waiter, void *arg);
+bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *arg);
+
+/* All loans in the book, for tests: is the tree in order, and does nothing conflict? */
+bool tether__book_is_sound(tether_book_t *book);
+
+#endif
