@@ -62,9 +62,36 @@ void tether_native_stack(char **lowest, size_t *size);
 void *tether_alloc(size_t size);
 void tether_free(void *memory);
 
-/* Failure injection, for tests: lets the nth (1 = next) thread creation or allocation of the runtime fail, once; a negative
+/* Pages. These answer 0, or the system's error number: people look those up. Sizes and addresses are whole pages. */
+typedef enum { TETHER_PAGES_OWN, TETHER_PAGES_COPY, TETHER_PAGES_SHARED } tether_pages_t; /* zeroed; of a file, written: private; shared */
+typedef enum { TETHER_ACCESS_NONE, TETHER_ACCESS_READ, TETHER_ACCESS_WRITE } tether_access_t;
+typedef enum {
+    TETHER_ADVICE_NORMAL,
+    TETHER_ADVICE_SEQUENTIAL,
+    TETHER_ADVICE_RANDOM,
+    TETHER_ADVICE_WILLNEED,
+    TETHER_ADVICE_DONTNEED,
+    TETHER_ADVICE_HUGE,
+} tether_advice_t;
+
+size_t tether_page_size(void);
+size_t tether_huge_page_size(void);
+
+/* Maps `size` bytes: of fd from `offset` on, or (OWN) of nothing. align: a multiple of the page size for where it begins. */
+int tether_pages_map(tether_pages_t kind, size_t size, size_t align, int fd, uint64_t offset, tether_access_t access,
+                     char **base);
+int tether_pages_unmap(char *base, size_t size); /* a part of a mapping may fail to go: the system counts mappings */
+int tether_pages_protect(char *base, size_t size, tether_access_t access);
+int tether_pages_flush(char *base, size_t size); /* writes a file's changed pages back, and waits */
+int tether_pages_advise(char *base, size_t size, tether_advice_t advice);
+
+/* A file that lives in memory only and can neither grow nor shrink any more. */
+int tether_memory_file(const char *name, size_t size, int *fd);
+
+/* Failure injection, for tests: lets the nth (1 = next) thread creation, allocation or change of pages
+ * of the runtime fail, once; a negative
  * nth: the -nth and all that follow. 0 switches it off. Returns what was left of the count, 0 if it has struck. */
-typedef enum { TETHER_FAIL_THREAD, TETHER_FAIL_ALLOC, TETHER_FAIL_KINDS } tether_fail_t;
+typedef enum { TETHER_FAIL_THREAD, TETHER_FAIL_ALLOC, TETHER_FAIL_PAGES, TETHER_FAIL_KINDS } tether_fail_t;
 long tether_fail_nth(tether_fail_t kind, long nth);
 
 _Noreturn void tether_fatal(const char *what);

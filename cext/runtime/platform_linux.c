@@ -2,10 +2,12 @@
 #include "platform.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -131,6 +133,74 @@ void tether_native_stack(char **lowest, size_t *size)
     }
     *lowest = (char *)low + guard;
     *size = all > guard ? all - guard : 0;
+}
+
+size_t tether_page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+size_t tether_huge_page_size(void) { return (size_t)2 << 20; }
+
+static int access_bits(tether_access_t access)
+{
+    return access == TETHER_ACCESS_NONE ? PROT_NONE : access == TETHER_ACCESS_READ ? PROT_READ : PROT_READ | PROT_WRITE;
+}
+
+int tether_pages_map(tether_pages_t kind, size_t size, size_t align, int fd, uint64_t offset, tether_access_t access,
+                     char **base)
+{
+    if (must_fail(TETHER_FAIL_PAGES))
+        return ENOMEM;
+    int flags = kind == TETHER_PAGES_OWN    ? MAP_PRIVATE | MAP_ANONYMOUS
+                : kind == TETHER_PAGES_COPY ? MAP_PRIVATE
+                                            : MAP_SHARED;
+    size_t page = tether_page_size(), extra = align > page ? align - page : 0;
+    if (size > SIZE_MAX - extra)
+        return ENOMEM;
+    char *at = mmap(NULL, size + extra, access_bits(access), flags, fd, (off_t)offset);
+    if (at == MAP_FAILED)
+        return errno;
+    if (extra != 0) { /* what lies before and behind the aligned part goes back */
+        char *begin = (char *)(((uintptr_t)at + align - 1) & ~(uintptr_t)(align - 1));
+        if (begin != at)
+            munmap(at, (size_t)(begin - at));
+        if (begin + size != at + size + extra)
+            munmap(begin + size, (size_t)(at + extra - begin));
+        at = begin;
+    }
+    *base = at;
+    return 0;
+}
+
+int tether_pages_unmap(char *base, size_t size) { return munmap(base, size) == 0 ? 0 : errno; }
+
+int tether_pages_protect(char *base, size_t size, tether_access_t access)
+{
+    if (must_fail(TETHER_FAIL_PAGES))
+        return ENOMEM;
+    return mprotect(base, size, access_bits(access)) == 0 ? 0 : errno;
+}
+
+int tether_pages_flush(char *base, size_t size) { return msync(base, size, MS_SYNC) == 0 ? 0 : errno; }
+
+int tether_pages_advise(char *base, size_t size, tether_advice_t advice)
+{
+    static const int names[] = {[TETHER_ADVICE_NORMAL] = MADV_NORMAL,     [TETHER_ADVICE_SEQUENTIAL] = MADV_SEQUENTIAL,
+                                [TETHER_ADVICE_RANDOM] = MADV_RANDOM,     [TETHER_ADVICE_WILLNEED] = MADV_WILLNEED,
+                                [TETHER_ADVICE_DONTNEED] = MADV_DONTNEED, [TETHER_ADVICE_HUGE] = MADV_HUGEPAGE};
+    return madvise(base, size, names[advice]) == 0 ? 0 : errno;
+}
+
+int tether_memory_file(const char *name, size_t size, int *fd)
+{
+    int made = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (made < 0)
+        return errno;
+    if (ftruncate(made, (off_t)size) != 0 || fcntl(made, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+        int error = errno;
+        close(made);
+        return error;
+    }
+    *fd = made;
+    return 0;
 }
 
 void *tether_alloc(size_t size) { return must_fail(TETHER_FAIL_ALLOC) ? NULL : calloc(1, size); }

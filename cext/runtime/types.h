@@ -270,6 +270,9 @@ struct tether_runtime {
     _Atomic uint32_t waiters;        /* threads inside a wait, detached */
     _Atomic uint32_t scopes_open;
     _Atomic uint32_t scopes_timed;   /* of these, with a deadline */
+    _Atomic uint32_t regions;        /* that are mapped */
+    _Atomic uint64_t bytes_mapped;   /* by them */
+    _Atomic uint64_t mappings;       /* made so far */
     _Atomic uint32_t max_threads;
     _Atomic bool closing;            /* no new tasks */
     _Atomic bool stopping;           /* crew threads leave */

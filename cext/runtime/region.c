@@ -1,0 +1,166 @@
+#include "region.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
+
+static void account(tether_region_t *region, int regions, size_t added, size_t removed)
+{
+    add_relaxed(&region->rt->regions, (uint32_t)regions);
+    add_relaxed(&region->rt->bytes_mapped, (uint64_t)added - (uint64_t)removed);
+}
+
+static int map(tether_region_t *region, tether_runtime_t *rt, tether_pages_t kind, size_t lead, size_t size, size_t granule,
+               int fd, uint64_t offset, bool write)
+{
+    if (size > SIZE_MAX / 2 - lead)
+        return ENOMEM;
+    *region = (tether_region_t){.rt = rt, .kind = kind, .granule = granule, .may_write = write};
+    region->access = write ? TETHER_ACCESS_WRITE : TETHER_ACCESS_READ;
+    region->mapped = round_up(lead + size, granule);
+    int error = tether_pages_map(kind, region->mapped, granule, fd, offset, region->access, &region->base);
+    if (error != 0)
+        return error;
+    region->data = region->base + lead;
+    region->nbytes = size;
+    region->origin = add_relaxed(&rt->mappings, 1) + 1;
+    account(region, 1, region->mapped, 0);
+    return 0;
+}
+
+int tether_region_map(tether_region_t *region, tether_runtime_t *rt, size_t size, bool huge)
+{
+    int error = map(region, rt, TETHER_PAGES_OWN, 0, size, huge ? tether_huge_page_size() : tether_page_size(), -1, 0, true);
+    if (error == 0 && huge)
+        tether_pages_advise(region->base, region->mapped, TETHER_ADVICE_HUGE); /* a wish: a kernel without them has pages */
+    return error;
+}
+
+static void drop_file(tether_file_t *file)
+{
+    if (file != NULL && sub_acq_rel(&file->refs, 1) == 1) {
+        close(file->fd);
+        tether_free(file);
+    }
+}
+
+int tether_region_map_shared(tether_region_t *region, tether_runtime_t *rt, size_t size, const char *name)
+{
+    tether_file_t *file = tether_alloc(sizeof *file);
+    if (file == NULL)
+        return ENOMEM;
+    int error = tether_memory_file(name, round_up(size, tether_page_size()), &file->fd);
+    if (error != 0) {
+        tether_free(file);
+        return error;
+    }
+    store_relaxed(&file->refs, 1u);
+    error = map(region, rt, TETHER_PAGES_SHARED, 0, size, tether_page_size(), file->fd, 0, true);
+    if (error != 0)
+        drop_file(file);
+    else
+        region->file = file;
+    return error;
+}
+
+int tether_region_map_file(tether_region_t *region, tether_runtime_t *rt, int fd, uint64_t offset, size_t size,
+                           tether_pages_t kind, bool write)
+{
+    size_t lead = (size_t)(offset % tether_page_size());
+    return map(region, rt, kind, lead, size, tether_page_size(), fd, offset - lead, write);
+}
+
+tether_status_t tether_region_seize(tether_thread_t *thread, tether_region_t *region, tether_blame_t *blame, void *arg)
+{
+    tether_loan_t *whole = &region->whole;
+    whole->start = 0;
+    whole->stop = region->nbytes;
+    whole->exclusive = true;
+    return tether_borrow(thread, &region->book, &whole, 1, blame, arg);
+}
+
+void tether_region_let_go(tether_thread_t *thread, tether_region_t *region) { tether_loan_forget(thread, &region->whole); }
+
+int tether_region_unmap(tether_region_t *region)
+{
+    int error = tether_pages_unmap(region->base, region->mapped);
+    if (error != 0)
+        return error;
+    account(region, -1, 0, region->mapped);
+    drop_file(region->file);
+    region->file = NULL;
+    region->base = region->data = NULL;
+    return 0;
+}
+
+int tether_region_protect(tether_region_t *region, tether_access_t access)
+{
+    int error = tether_pages_protect(region->base, region->mapped, access);
+    if (error == 0)
+        region->access = access;
+    return error;
+}
+
+bool tether_region_may_cut(const tether_region_t *region, size_t offset)
+{
+    size_t at = (size_t)(region->data - region->base) + offset;
+    return offset > 0 && offset < region->nbytes && at % region->granule == 0;
+}
+
+/* A new region over a part of what another one had. */
+static void take_over(tether_region_t *to, const tether_region_t *from, char *base, size_t mapped, char *data, size_t nbytes)
+{
+    *to = (tether_region_t){.rt = from->rt, .base = base, .mapped = mapped, .data = data, .nbytes = nbytes,
+                            .granule = from->granule, .origin = from->origin, .kind = from->kind,
+                            .may_write = from->may_write, .access = from->access, .file = from->file};
+    if (to->file != NULL)
+        add_relaxed(&to->file->refs, 1);
+    account(to, 1, 0, 0);
+}
+
+static void consume(tether_region_t *region)
+{
+    account(region, -1, 0, 0);
+    drop_file(region->file);
+    region->file = NULL;
+    region->base = region->data = NULL;
+}
+
+void tether_region_cut(tether_region_t *region, size_t offset, tether_region_t *left, tether_region_t *right)
+{
+    char *at = region->data + offset;
+    size_t before = (size_t)(at - region->base);
+    take_over(left, region, region->base, before, region->data, offset);
+    take_over(right, region, at, region->mapped - before, at, region->nbytes - offset);
+    consume(region);
+}
+
+bool tether_region_may_merge(const tether_region_t *left, const tether_region_t *right)
+{
+    return left->origin == right->origin && left->data + left->nbytes == right->data && left->base + left->mapped == right->base &&
+           left->access == right->access;
+}
+
+void tether_region_merge(tether_region_t *left, tether_region_t *right, tether_region_t *whole)
+{
+    take_over(whole, left, left->base, left->mapped + right->mapped, left->data, left->nbytes + right->nbytes);
+    consume(left);
+    consume(right);
+}
+
+size_t tether_region_part(const tether_region_t *region, size_t start, size_t stop, size_t i, size_t n)
+{
+    size_t bytes = stop - start, unit = region->granule;
+    size_t lead = ((size_t)(region->data - region->base) + start) % unit;
+    if (i == 0)
+        return start;
+    if (i >= n)
+        return stop;
+    if (lead != 0 || bytes / unit / n < 64)
+        unit = 1;
+    size_t units = bytes / unit;
+    /* The first units % n parts have one more; the last part also has the bytes that are no whole unit. */
+    size_t more = units % n < i ? units % n : i;
+    return start + (units / n * i + more) * unit;
+}
