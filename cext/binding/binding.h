@@ -14,6 +14,9 @@
  *   pyscope.c  Scope
  *   site.c     where a task was spawned
  *   kill.c     raising in a running task, and only there
+ *   pyborrow.c Shared and Exclusive: what is lent of a region or a value
+ *   pyregion.c Region
+ *   pyowned.c  Owned
  *   restart.c  running a task again after a failure
  *   fork.c     what a forked child does with what its parent left
  *
@@ -28,9 +31,11 @@
 #include <structmember.h>
 #pragma GCC diagnostic pop
 
+#include "borrow.h"
 #include "crew.h"
 #include "lane.h"
 #include "owner.h"
+#include "region.h"
 #include "runtime.h"
 #include "scope.h"
 #include "task.h"
@@ -44,7 +49,7 @@ typedef enum { PLACE_AUTO, PLACE_INLINE, PLACE_THREAD, PLACE_RANDOM } place_t;
  * is enum, which is dear to import) by the first spawn: need_exit_names. */
 #define ERROR_OBJECTS(X)                                                                             \
     X(OwnershipError) X(TaskKilled) X(ReapedError) X(ScopeClosedError) X(ShutdownError) X(DeadlockError) X(Cancelled) \
-    X(KilledTask) X(ForkedError)
+    X(KilledTask) X(ForkedError) X(BorrowError) X(MovedError)
 #define SETTLE_OBJECTS(X) X(settle) X(nothing)
 #define EXIT_OBJECTS(X) X(Completed) X(Killed) X(KillReason) X(TaskState)
 #define STATE_OBJECTS(X) ERROR_OBJECTS(X) SETTLE_OBJECTS(X) EXIT_OBJECTS(X)
@@ -58,7 +63,7 @@ typedef struct {
     _Atomic uint32_t spawning;              /* sub-interpreters: spawns under way */
     _Atomic uint32_t crew_at_work;          /* sub-interpreters: crew threads inside, except for those about to leave */
     _Atomic uint32_t crew_inside;           /* sub-interpreters: crew thread states that exist */
-    PyTypeObject *guard_type, *ref_type, *scope_type, *options_type;
+    PyTypeObject *guard_type, *ref_type, *scope_type, *options_type, *region_type, *owned_type, *shared_type, *exclusive_type;
 #define X(name) PyObject *name;
     STATE_OBJECTS(X)
 #undef X
@@ -280,10 +285,12 @@ extern PyType_Spec options_spec;
 bool check_is_valid(PyObject *check); /* None, "warn", "strict", "off"; raises ValueError */
 PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kwargs);
 
-/* walk.c: the armed guards in what a task is given; each is in the list once, with a reference. */
+/* walk.c: the armed guards, and borrows and Owneds, in what a task is given; each is in its list once, with a reference. */
 typedef struct {
     tether_task_t **tasks;
     size_t n, room;
+    PyObject **lent;
+    size_t nlent, lent_room;
 } guards_t;
 
 int walk_call(state_t *st, PyObject *fn, PyObject *const *args, size_t nargs, guards_t *found);
@@ -291,6 +298,9 @@ int walk_value(state_t *st, PyObject *value, guards_t *found);
 void guards_clear(guards_t *found);
 /* Moves them to `to`; raises OwnershipError. */
 int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_node_t *to, const char *where);
+/* Borrows and Owneds: all or none, to a task that nobody runs yet; and back to the calling task. */
+int lent_move(state_t *st, tether_thread_t *thread, guards_t *found, job_t *to);
+void lent_move_back(state_t *st, tether_thread_t *thread, guards_t *found);
 
 /* pywait.c: each returns 0, or -1 with an exception. Shielded: not cancellable. Quietly: raises nothing (destructors). */
 int wait_job_shielded(state_t *st, tether_thread_t *thread, job_t *job);
@@ -299,6 +309,9 @@ void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job);
 /* 1: all ended. 0: signals raised an exception, or the scope's body was cancelled. */
 /* TETHER_OK: no child is alive. TETHER_CANCELLED: the caller was, and nothing is raised. Anything else: an exception is set. */
 tether_status_t wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable);
+/* The status, after looking at signals: *raised if a handler raised. Raises for a status that is none of the caller's own. */
+tether_status_t wait_claim(state_t *st, tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how, bool *raised);
+void wait_raise(state_t *st, tether_thread_t *thread, tether_status_t status, tether_wait_t *how);
 int wait_sleep(state_t *st, tether_thread_t *thread, uint64_t deadline);
 /* timeout in seconds (None: none) to a deadline. */
 int deadline_from(PyObject *timeout, uint64_t *deadline, const char *what);
@@ -336,6 +349,93 @@ void kill_after_pop(state_t *st, tether_thread_t *thread);
 void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_raised_here(state_t *st, tether_thread_t *thread);
 
+/* pyborrow.c */
+typedef struct {
+    PyObject_HEAD
+    tether_loan_t loan;
+    state_t *st;
+    PyObject *source;       /* a Region or an Owned */
+    PyObject *lender;       /* the borrow_t that it is a part of, or NULL: its loan's memory must stay */
+    PyObject *code;         /* where it was borrowed; or NULL */
+    int lasti;
+    bool moved;             /* it was given away by whoever had it first */
+    PyObject *weakrefs;
+    PyObject *next_escaped; /* in a scope's list; a reference */
+} borrow_t;
+
+static inline bool is_borrow(state_t *st, PyObject *obj)
+{
+    return Py_TYPE(obj) == st->shared_type || Py_TYPE(obj) == st->exclusive_type;
+}
+
+/* pyregion.c, pyowned.c: what a borrow is of. */
+typedef struct {
+    PyObject_HEAD
+    state_t *st;
+    tether_region_t core;
+    PyObject *name;        /* str, or NULL */
+    const char *mode;      /* "rw", or as it was opened */
+    bool moved, closed;    /* fixed while the book is seized */
+    PyObject *weakrefs;
+} region_t;
+
+typedef struct {
+    PyObject_HEAD
+    state_t *st;
+    tether_runtime_t *rt;
+    tether_book_t book;    /* of the range 0 to 1 */
+    tether_node_t *_Atomic owner; /* a task, with a reference; NULL: the root */
+    PyObject *value;       /* NULL: taken. Guarded by the object's critical section */
+    PyObject *weakrefs;
+} owned_t;
+
+/* What is borrowed from. */
+typedef struct {
+    state_t *st;
+    PyObject *source;
+    tether_book_t *book;
+    const char *verb; /* for errors */
+    bool exclusive;
+} lending_t;
+
+/* New handles, or NULL with an exception. timeout: an object, NULL for 0. many: n + 1 bounds of n ranges that touch. */
+PyObject *borrow_one(const lending_t *from, size_t start, size_t stop, PyObject *timeout);
+PyObject *borrow_many(const lending_t *from, const size_t *bounds, size_t n);
+
+/* What stands in the way of a borrow; filled under the book's lock. */
+typedef struct {
+    bool found, exclusive, viewed, waiting, runtime;
+    size_t start, stop;
+    tether_task_t *holder; /* a reference */
+    PyObject *code;        /* a reference */
+    int lasti;
+} blame_t;
+void blame_note(tether_loan_t *loan, void *blame);
+/* Raises BorrowError with it, and clears it. */
+void blame_raise(state_t *st, blame_t *blame, PyObject *source, const char *verb, const size_t *wanted);
+
+/* May the calling task give it away? 0, or -1 with an exception. Moves it. */
+int borrow_check_movable(state_t *st, tether_thread_t *thread, borrow_t *borrow);
+void borrow_move(tether_thread_t *thread, borrow_t *borrow, tether_task_t *to);
+
+/* Before a task's end: its borrows end. Views that stay are noted in its scope. */
+void borrows_end(state_t *st, job_t *job);
+bool borrows_are_viewed(job_t *job);
+PyObject *borrow_escaped_error(state_t *st, borrow_t *b); /* or NULL: no raw view of it exists any more */
+/* When a scope is left: BorrowErrors for the views that outlive their tasks, appended to `failures` (made when NULL). */
+void escapes_collect(state_t *st, tether_scope_t *scope, PyObject **failures);
+bool scope_note_escape(tether_scope_t *scope, PyObject *borrow); /* false: nobody will collect it */
+
+PyObject *source_text(state_t *st, PyObject *source); /* "region 'x'", "the owned list" */
+bool source_is_foreign(state_t *st, PyObject *source); /* a parent process's */
+extern PyType_Spec region_spec, owned_spec, shared_spec, exclusive_spec;
+size_t *region_bounds(region_t *r, size_t start, size_t stop, PyObject *args, PyObject *kwargs, size_t *count);
+PyObject *owned_text(owned_t *o);
+PyObject *owned_value(owned_t *o);                       /* a reference, or MovedError */
+PyObject *owned_exchange(owned_t *o, PyObject *value);   /* takes over value; gives the former one, or NULL */
+int owned_check_movable(owned_t *o);
+void owned_move(tether_thread_t *thread, owned_t *o, tether_node_t *to);
+
 /* restart.c */
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */
 /* The run that stands in for fn(*args): a new reference, or NULL with SendError. guards: there are some in what it is given. */
@@ -353,6 +453,7 @@ int fork_prepare(state_t *st);
 /* Is this of the runtime that a parent process left us? */
 static inline bool job_is_foreign(const job_t *job) { return tether_runtime_foreign(job->task.node.rt); }
 int need_own(state_t *st, tether_runtime_t *rt); /* 0, or -1 with ForkedError */
+int need_own_source(state_t *st, tether_runtime_t *rt); /* the same, of a Region or an Owned */
 /* After a job has run here, on `thread`: 0 in the process that began it. In the child of a fork that it made, -1 with what it
  * raised there, or with ForkedError: a stack of the parent's is unwound, and nothing on it may go on. */
 int fork_passed(state_t *st, tether_thread_t *thread, job_t *job);

@@ -257,6 +257,12 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
     Py_RETURN_NONE;
 }
 
+/* May it go on alone (G4)? */
+static bool is_static(job_t *job)
+{
+    return !(tether_task_word(&job->task) & TETHER_F_SCOPED) && (job_is_foreign(job) || !tether_task_borrows(&job->task));
+}
+
 static PyObject *guard_detach(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -272,6 +278,14 @@ static PyObject *guard_detach(PyObject *self, PyObject *unused)
         return raise_reaped(st, job);
     if (!tether_owner_is(&job->task, tether_owner_current(thread)))
         return raise_not_owner(st, job, "detach");
+    if (!is_static(job)) {
+        PyObject *name = job_name(job);
+        if (name != NULL)
+            PyErr_Format(st->OwnershipError, "task '%U' borrows: it cannot be detached, or it might outlive what it borrows. Join it, "
+                                             "or give it a region of its own", name);
+        Py_XDECREF(name);
+        return NULL;
+    }
     PyObject *ref = ref_new(st, job);
     if (ref == NULL)
         return NULL;
@@ -348,7 +362,7 @@ static PyObject *guard_get_task(PyObject *self, void *unused)
 static PyObject *guard_get_static(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(!(tether_task_word(&((guard_t *)self)->job->task) & TETHER_F_SCOPED));
+    return PyBool_FromLong(is_static(((guard_t *)self)->job));
 }
 
 static PyObject *guard_repr(PyObject *self)

@@ -302,8 +302,8 @@ static void note_outcome(state_t *st, job_t *job, PyObject *value)
         job->outcome = OUTCOME_FAILED;
         add_site_note(st, job, exc);
         /* Locals help in a post-mortem: they go only if there may be a guard among them. Each guard that the task owns
-         * refers to it, beside its own guard and its being alive. */
-        if (load_relaxed(&job->task.node.refs) > 2)
+         * refers to it, beside its own guard and its being alive. So does each borrow. */
+        if (load_relaxed(&job->task.node.refs) > 2 || borrows_are_viewed(job))
             clear_frames(st, exc);
     }
     job->value = exc;
@@ -329,6 +329,8 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost
 {
     bool failed = job->outcome == OUTCOME_FAILED;
     tether_task_t *task = &job->task;
+    if (task->loans != NULL)
+        borrows_end(st, job);
     /* Letting a value go may run Python code: while we are still attached, if nobody wants it. */
     if (tether_task_is_loose(task) && !failed)
         Py_CLEAR(job->value);

@@ -452,7 +452,9 @@ static int module_exec(PyObject *module)
         return -1;
     if (import_objects(st) < 0 || add_type(module, &guard_spec, &st->guard_type) < 0 ||
         add_type(module, &ref_spec, &st->ref_type) < 0 || add_type(module, &scope_spec, &st->scope_type) < 0 ||
-        add_type(module, &options_spec, &st->options_type) < 0)
+        add_type(module, &options_spec, &st->options_type) < 0 || add_type(module, &region_spec, &st->region_type) < 0 ||
+        add_type(module, &owned_spec, &st->owned_type) < 0 || add_type(module, &shared_spec, &st->shared_type) < 0 ||
+        add_type(module, &exclusive_spec, &st->exclusive_type) < 0)
         return -1;
     return fork_prepare(st);
 }
@@ -475,6 +477,10 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->ref_type);
     Py_VISIT(st->scope_type);
     Py_VISIT(st->options_type);
+    Py_VISIT(st->region_type);
+    Py_VISIT(st->owned_type);
+    Py_VISIT(st->shared_type);
+    Py_VISIT(st->exclusive_type);
     return 0;
 }
 
@@ -490,6 +496,10 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->ref_type);
     Py_CLEAR(st->scope_type);
     Py_CLEAR(st->options_type);
+    Py_CLEAR(st->region_type);
+    Py_CLEAR(st->owned_type);
+    Py_CLEAR(st->shared_type);
+    Py_CLEAR(st->exclusive_type);
     return 0;
 }
 

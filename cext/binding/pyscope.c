@@ -280,6 +280,47 @@ static bool body_goes_on(state_t *st, PyObject *body, PyObject *failures)
     return true;
 }
 
+/* ---- views that outlive the borrow of a child (G14) ---- */
+
+bool scope_note_escape(tether_scope_t *scope, PyObject *borrow)
+{
+    borrow_t *b = (borrow_t *)borrow;
+    tether_lock(&scope->lock);
+    bool open = !scope->host_closed;
+    if (open) {
+        b->next_escaped = scope->host;
+        scope->host = borrow;
+    }
+    tether_unlock(&scope->lock);
+    return open;
+}
+
+static PyObject *take_escapes(tether_scope_t *scope)
+{
+    tether_lock(&scope->lock);
+    PyObject *list = scope->host;
+    scope->host = NULL;
+    scope->host_closed = true;
+    tether_unlock(&scope->lock);
+    return list;
+}
+
+void escapes_collect(state_t *st, tether_scope_t *scope, PyObject **failures)
+{
+    for (PyObject *list = take_escapes(scope); list != NULL;) {
+        borrow_t *b = (borrow_t *)list;
+        list = b->next_escaped;
+        b->next_escaped = NULL;
+        PyObject *exc = borrow_escaped_error(st, b);
+        if (exc != NULL && *failures == NULL)
+            *failures = PyList_New(0);
+        if (exc != NULL && (*failures == NULL || PyList_Append(*failures, exc) < 0))
+            PyErr_WriteUnraisable(exc);
+        Py_XDECREF(exc);
+        Py_DECREF(b);
+    }
+}
+
 static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     scope_t *s = (scope_t *)self;
@@ -308,6 +349,7 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
         PyErr_NoMemory();
         raised = take_exception();
     }
+    escapes_collect(st, core, &failures);
     tether_thread_limit(thread); /* a last look at the clock: what ran in place may have taken its time */
     bool timed_out = (load_relaxed(&core->flags) & TETHER_SCOPE_TIMED_OUT) != 0;
     PyObject *abandoned = stopped ? living(s) : NULL;
@@ -413,6 +455,7 @@ static void scope_dealloc(PyObject *self)
             PyObject *pending = take_exception();
             bool lost = false;
             PyObject *failures = collect_failures(s, &lost);
+            escapes_collect(s->st, s->core, &failures);
             for (Py_ssize_t i = 0; failures != NULL && i < PyList_GET_SIZE(failures); i++)
                 report(PyList_GET_ITEM(failures, i)); /* nobody is left who could raise them (G6) */
             Py_XDECREF(failures);

@@ -96,6 +96,7 @@ static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *wh
 
 static tether_status_t on_task(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_task(t, what, how); }
 static tether_status_t on_scope(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_scope(t, what, how); }
+static tether_status_t on_claim(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_borrow_wait(t, what, how); }
 static tether_status_t on_clock(tether_thread_t *t, void *what, tether_wait_t *how)
 {
     (void)what;
@@ -143,6 +144,16 @@ static int raise_for(state_t *st, tether_thread_t *thread, tether_status_t statu
         PyErr_SetString(PyExc_RuntimeError, tether_status_text(status));
         return -1;
     }
+}
+
+tether_status_t wait_claim(state_t *st, tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how, bool *raised)
+{
+    return keep_waiting(st, thread, on_claim, claim, how, raised);
+}
+
+void wait_raise(state_t *st, tether_thread_t *thread, tether_status_t status, tether_wait_t *how)
+{
+    raise_for(st, thread, status, how, false);
 }
 
 int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline)

@@ -12,6 +12,7 @@ typedef struct {
     size_t depth, room;
     PyObject **seen;    /* open addressing; power of two */
     size_t nseen, slots;
+    bool borrows;       /* look for borrows and Owneds, too */
 } walk_t;
 
 static int grow_seen(walk_t *w)
@@ -105,6 +106,26 @@ static int found_guard(walk_t *w, job_t *job)
     return 0;
 }
 
+static int found_lent(walk_t *w, PyObject *obj)
+{
+    guards_t *found = w->found;
+    int once = w->borrows ? visit_once(w, obj) : 0;
+    if (once <= 0)
+        return once;
+    if (is_borrow(w->st, obj) && ((borrow_t *)obj)->loan.state != TETHER_LOAN_LIVE && !((borrow_t *)obj)->moved)
+        return 0; /* it has ended: nothing to move; who uses it is told */
+    if (found->nlent == found->lent_room) {
+        size_t room = found->lent_room ? found->lent_room * 2 : 8;
+        PyObject **lent = PyMem_Realloc(found->lent, room * sizeof *lent);
+        if (lent == NULL)
+            return -1;
+        found->lent = lent;
+        found->lent_room = room;
+    }
+    found->lent[found->nlent++] = Py_NewRef(obj);
+    return 0;
+}
+
 static int push_all(walk_t *w, PyObject *const *items, Py_ssize_t n)
 {
     for (Py_ssize_t i = 0; i < n; i++)
@@ -176,6 +197,8 @@ static int step(walk_t *w, PyObject *obj, bool callable)
     PyTypeObject *type = Py_TYPE(obj);
     if (type == w->st->guard_type)
         return found_guard(w, ((guard_t *)obj)->job);
+    if (type == w->st->shared_type || type == w->st->exclusive_type || type == w->st->owned_type)
+        return found_lent(w, obj);
     bool container = type == &PyTuple_Type || type == &PyList_Type || type == &PyDict_Type || type == &PySet_Type ||
                      type == &PyFrozenSet_Type;
     bool function = PyFunction_Check(obj), method = PyMethod_Check(obj), partial = !container && is_partial(obj);
@@ -220,9 +243,9 @@ static int run(walk_t *w, int r)
 
 int walk_call(state_t *st, PyObject *fn, PyObject *const *args, size_t nargs, guards_t *found)
 {
-    if (tether_lane_armed(st->rt) <= 0)
+    if (tether_lane_armed(st->rt) <= 0 && tether_lane_movables(st->rt) <= 0)
         return 0;
-    walk_t w = {.st = st, .found = found};
+    walk_t w = {.st = st, .found = found, .borrows = true};
     int r = push_all(&w, args, (Py_ssize_t)nargs);
     if (r == 0)
         r = step(&w, fn, true);
@@ -242,8 +265,42 @@ void guards_clear(guards_t *found)
     for (size_t i = 0; i < found->n; i++)
         job_unref(job_of(found->tasks[i]));
     PyMem_Free(found->tasks);
-    found->tasks = NULL;
-    found->n = found->room = 0;
+    for (size_t i = 0; i < found->nlent; i++)
+        Py_DECREF(found->lent[i]);
+    PyMem_Free(found->lent);
+    *found = (guards_t){0};
+}
+
+int lent_move(state_t *st, tether_thread_t *thread, guards_t *found, job_t *to)
+{
+    for (size_t i = 0; i < found->nlent; i++) {
+        PyObject *obj = found->lent[i];
+        int r = is_borrow(st, obj) ? borrow_check_movable(st, thread, (borrow_t *)obj) : owned_check_movable((owned_t *)obj);
+        if (r < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < found->nlent; i++) {
+        PyObject *obj = found->lent[i];
+        if (is_borrow(st, obj))
+            borrow_move(thread, (borrow_t *)obj, &to->task);
+        else
+            owned_move(thread, (owned_t *)obj, &to->task.node);
+    }
+    return 0;
+}
+
+void lent_move_back(state_t *st, tether_thread_t *thread, guards_t *found)
+{
+    tether_task_t *us = load_relaxed(&thread->top);
+    for (size_t i = 0; i < found->nlent; i++) {
+        PyObject *obj = found->lent[i];
+        if (is_borrow(st, obj)) {
+            borrow_move(thread, (borrow_t *)obj, us);
+            ((borrow_t *)obj)->moved = false;
+        } else {
+            owned_move(thread, (owned_t *)obj, us ? &us->node : NULL);
+        }
+    }
 }
 
 int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_node_t *to, const char *where)

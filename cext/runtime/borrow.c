@@ -495,6 +495,15 @@ size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg)
     return kept;
 }
 
+void tether_loans_each(tether_task_t *task, tether_blame_t *each, void *arg)
+{
+    tether_lock_t *lock = &tether_task_lane(task)->lock;
+    tether_lock(lock);
+    for (tether_loan_t *loan = task->loans; loan != NULL; loan = loan->next)
+        each(loan, arg);
+    tether_unlock(lock);
+}
+
 bool tether_task_borrows(tether_task_t *task)
 {
     tether_lock_t *lock = &tether_task_lane(task)->lock;

@@ -39,9 +39,9 @@ struct tether_loan {
     tether_book_t *book;
     size_t start, stop;            /* fixed by the host before it is lent; an empty range conflicts with nothing */
     bool exclusive;                /* likewise */
-    uint8_t state;
-    uint32_t views;
-    uint32_t parts;                /* loans of this one that are not gone */
+    _Atomic uint8_t state;         /* these three are read anywhere */
+    _Atomic uint32_t views;
+    _Atomic uint32_t parts;        /* loans of this one that are not gone */
     tether_loan_t *lender;         /* the loan that this is a part of, or NULL */
     tether_loan_t *part_first, *part_next, *part_prev; /* a lender's parts */
     tether_loan_t *left, *right;   /* tree */
@@ -51,6 +51,7 @@ struct tether_loan {
     tether_thread_t *taker;        /* who borrowed it for the root */
     tether_loan_t *next, *prev;    /* the holder's loans; the lock of the holder's lane */
     bool listed;                   /* likewise */
+    void *host;                    /* the host's own, for `blame`; NULL: the runtime's own loan */
 };
 
 /* A borrow that waits. On its thread's stack. */
@@ -102,6 +103,9 @@ void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_
 /* Ends all loans that a task holds; called by its thread before tether_task_end. each: called for every one that stays in the book
  * because it is viewed, under a lock; may be NULL. returns their number. */
 size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg);
+
+/* Calls each for every loan that a task holds, under locks. */
+void tether_loans_each(tether_task_t *task, tether_blame_t *each, void *arg);
 
 /* Does the task hold any? */
 bool tether_task_borrows(tether_task_t *task);

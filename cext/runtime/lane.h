@@ -33,11 +33,15 @@ uint64_t tether_lane_queued(tether_runtime_t *rt, bool exact);
 uint64_t tether_lane_running(tether_runtime_t *rt);
 uint64_t tether_lane_waiting(tether_runtime_t *rt);
 int64_t tether_lane_armed(tether_runtime_t *rt);
+int64_t tether_lane_movables(tether_runtime_t *rt);
 uint64_t tether_lane_started(tether_runtime_t *rt);
 uint64_t tether_lane_oldest(tether_runtime_t *rt);
 
 /* Accounts for a guard that is armed (+1) or let go (-1). */
 static inline void tether_lane_arm(tether_lane_t *lane, int change) { add_relaxed(&lane->armed, change); }
+
+/* The same for whatever else a task may be given that has one owner. */
+static inline void tether_lane_movable(tether_lane_t *lane, int change) { add_relaxed(&lane->movable, change); }
 
 /* Calls each(task, arg) for every task that has not ended, with the lane's lock held: each() may take a reference on the
  * task and must not block. */

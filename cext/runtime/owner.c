@@ -33,6 +33,16 @@ bool tether_owner_is(tether_task_t *task, const tether_node_t *node)
     return is;
 }
 
+bool tether_owner_acts_as(tether_runtime_t *rt, tether_node_t *owner, const tether_node_t *node)
+{
+    if (owner == node)
+        return true;
+    tether_lock(&rt->graph);
+    bool is = effective(owner) == node;
+    tether_unlock(&rt->graph);
+    return is;
+}
+
 static bool above(const tether_task_t *task, const tether_node_t *node)
 {
     for (; node != NULL; node = load_relaxed(&node->owner))

@@ -15,6 +15,9 @@ static inline tether_node_t *tether_owner_current(const tether_thread_t *thread)
  * scope's opener. */
 bool tether_owner_is(tether_task_t *task, const tether_node_t *node);
 
+/* Has what `owner` owned, a node that the caller keeps alive, come to `node` by now? */
+bool tether_owner_acts_as(tether_runtime_t *rt, tether_node_t *owner, const tether_node_t *node);
+
 /* Is `task` `node` itself or one of its ancestors? */
 bool tether_owner_above(const tether_task_t *task, tether_node_t *node);
 

@@ -102,6 +102,12 @@ int tether_region_protect(tether_region_t *region, tether_access_t access)
     return error;
 }
 
+int tether_region_shield(tether_region_t *region)
+{
+    (void)region;
+    return 0;
+}
+
 bool tether_region_may_cut(const tether_region_t *region, size_t offset)
 {
     size_t at = (size_t)(region->data - region->base) + offset;

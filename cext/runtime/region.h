@@ -56,6 +56,9 @@ void tether_region_let_go(tether_thread_t *thread, tether_region_t *region);
 int tether_region_unmap(tether_region_t *region);
 int tether_region_protect(tether_region_t *region, tether_access_t access);
 
+/* From now on the memory unit guards what is lent (tether.Region, protect=True). pre: nothing is lent yet. */
+int tether_region_shield(tether_region_t *region);
+
 /* May it be cut there? 0 < offset < nbytes. Cuts: `region` is consumed; left and right are new, not seized. */
 bool tether_region_may_cut(const tether_region_t *region, size_t offset);
 void tether_region_cut(tether_region_t *region, size_t offset, tether_region_t *left, tether_region_t *right);

@@ -141,6 +141,8 @@ struct tether_scope {
     _Atomic uint32_t alive;         /* children that have not ended */
     tether_task_t *first, *last;    /* children: alive ones, and failed ones that nobody collected */
     tether_task_t *cursor;          /* no queued child stands before it */
+    void *host;                     /* the host's own; lock */
+    bool host_closed;               /* the same: takes no more of it */
     tether_scope_t *outer;          /* next open scope of the same body (the chain holds a reference); the body's thread only */
     tether_thread_t *thread;        /* where the body runs */
     uint64_t deadline;              /* when it is cancelled; TETHER_FOREVER: never. Fixed at birth */
@@ -158,6 +160,7 @@ struct tether_lane {
     _Atomic uint32_t running;      /* tasks that were claimed and have not ended */
     _Atomic uint32_t waiting;      /* dedicated tasks that no thread has claimed yet */
     _Atomic int64_t armed;         /* guards spawned here less guards let go here: only the sum over lanes means something */
+    _Atomic int64_t movable;       /* the same for borrows and owned values */
     _Atomic uint64_t oldest;       /* id of the queue's head, 0 when empty */
     _Atomic uint64_t started;      /* claims so far */
     tether_tasklist_t queue;       /* QUEUED, oldest first */

@@ -15,9 +15,13 @@ written on top of it. ``_bench`` and ``__main__`` are the command line.
 from __future__ import annotations
 
 from ._core import (
+    Exclusive,
     JoinGuard,
     Options,
+    Owned,
+    Region,
     Scope,
+    Shared,
     TaskRef,
     checkpoint,
     configure,
@@ -29,10 +33,12 @@ from ._core import (
     tasks,
 )
 from ._errors import (
+    BorrowError,
     Cancelled,
     DeadlockError,
     ForkedError,
     KilledTask,
+    MovedError,
     OwnershipError,
     ReapedError,
     ScopeClosedError,
@@ -54,22 +60,28 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BorrowError",
     "Cancelled",
     "Completed",
     "DeadlockError",
+    "Exclusive",
     "ExitValue",
     "ForkedError",
     "JoinGuard",
     "KillReason",
     "Killed",
     "KilledTask",
+    "MovedError",
     "Options",
+    "Owned",
     "OwnershipError",
     "ReapedError",
+    "Region",
     "Restart",
     "Scope",
     "ScopeClosedError",
     "SendError",
+    "Shared",
     "ShutdownError",
     "Statistics",
     "TaskKilled",

@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from ._exit import KillReason
 
 __all__ = [
+    "BorrowError",
     "Cancelled",
     "DeadlockError",
     "ForkedError",
     "KilledTask",
+    "MovedError",
     "OwnershipError",
     "ReapedError",
     "ScopeClosedError",
@@ -28,6 +30,34 @@ class TetherError(Exception):
 
 class OwnershipError(TetherError):
     """A guard was used by somebody else than its owner, or would have come to own itself (G3, G4); nothing changed."""
+
+
+class BorrowError(TetherError):
+    """A borrow that cannot be had, or was used after its end (G13, G14); nothing changed.
+
+    ``holder`` is the TaskRef of the task that has what is in the way (None: the program's own threads), ``site`` the
+    line where it was borrowed, or None, and ``range`` its ``(start, stop)``.
+    """
+
+    holder: TaskRef | None
+    site: str | None
+    range: tuple[int, int] | None
+
+    def __init__(
+        self,
+        message: str,
+        holder: TaskRef | None = None,
+        site: str | None = None,
+        range: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.holder = holder
+        self.site = site
+        self.range = range
+
+
+class MovedError(TetherError):
+    """The value was moved elsewhere, by this handle or another one's making; it cannot be used here any more."""
 
 
 class SendError(TetherError, TypeError):
