@@ -17,6 +17,7 @@
  *   pyborrow.c Shared and Exclusive: what is lent of a region or a value
  *   pyregion.c Region
  *   pyowned.c  Owned
+ *   pyheld.c   the base of guards written in Python
  *   restart.c  running a task again after a failure
  *   fork.c     what a forked child does with what its parent left
  *
@@ -63,7 +64,8 @@ typedef struct {
     _Atomic uint32_t spawning;              /* sub-interpreters: spawns under way */
     _Atomic uint32_t crew_at_work;          /* sub-interpreters: crew threads inside, except for those about to leave */
     _Atomic uint32_t crew_inside;           /* sub-interpreters: crew thread states that exist */
-    PyTypeObject *guard_type, *ref_type, *scope_type, *options_type, *region_type, *owned_type, *shared_type, *exclusive_type;
+    PyTypeObject *guard_type, *ref_type, *scope_type, *options_type, *region_type, *owned_type, *shared_type, *exclusive_type,
+        *held_type;
 #define X(name) PyObject *name;
     STATE_OBJECTS(X)
 #undef X
@@ -435,6 +437,11 @@ PyObject *owned_value(owned_t *o);                       /* a reference, or Move
 PyObject *owned_exchange(owned_t *o, PyObject *value);   /* takes over value; gives the former one, or NULL */
 int owned_check_movable(owned_t *o);
 void owned_move(tether_thread_t *thread, owned_t *o, tether_node_t *to);
+
+/* pyheld.c: guards written in Python. */
+extern PyType_Spec held_spec;
+int held_check_movable(PyObject *held);
+void held_move(tether_thread_t *thread, PyObject *held, tether_node_t *to);
 
 /* restart.c */
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */

@@ -454,7 +454,7 @@ static int module_exec(PyObject *module)
         add_type(module, &ref_spec, &st->ref_type) < 0 || add_type(module, &scope_spec, &st->scope_type) < 0 ||
         add_type(module, &options_spec, &st->options_type) < 0 || add_type(module, &region_spec, &st->region_type) < 0 ||
         add_type(module, &owned_spec, &st->owned_type) < 0 || add_type(module, &shared_spec, &st->shared_type) < 0 ||
-        add_type(module, &exclusive_spec, &st->exclusive_type) < 0)
+        add_type(module, &exclusive_spec, &st->exclusive_type) < 0 || add_type(module, &held_spec, &st->held_type) < 0)
         return -1;
     return fork_prepare(st);
 }
@@ -481,6 +481,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->owned_type);
     Py_VISIT(st->shared_type);
     Py_VISIT(st->exclusive_type);
+    Py_VISIT(st->held_type);
     return 0;
 }
 
@@ -500,6 +501,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->owned_type);
     Py_CLEAR(st->shared_type);
     Py_CLEAR(st->exclusive_type);
+    Py_CLEAR(st->held_type);
     return 0;
 }
 

@@ -181,6 +181,19 @@ static PyObject *owned_replace(PyObject *self, PyObject *value)
     return ok && before == NULL ? Py_NewRef(Py_None) : before;
 }
 
+static PyObject *owned_drain(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"start", "stop", NULL};
+    PyObject *start = NULL, *stop = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:drain", names, &start, &stop))
+        return NULL;
+    PyObject *module = PyImport_ImportModule("tether._guard"), *zero = PyLong_FromLong(0);
+    PyObject *drain = module && zero ? PyObject_CallMethod(module, "drain", "OOO", self, start ? start : zero, stop) : NULL;
+    Py_XDECREF(module);
+    Py_XDECREF(zero);
+    return drain;
+}
+
 static PyObject *no_copy(PyObject *self, PyObject *unused)
 {
     (void)self;
@@ -238,6 +251,12 @@ static PyMethodDef owned_methods[] = {
      "Borrows the value for changing, alone (G13). Returns: Exclusive, whose .value may be set. Otherwise like share.\n\n"
      ">>> import tether\n>>> names = tether.Owned(['a'])\n>>> with names.borrow_mut() as m:\n...     m.value.append('b')\n"
      ">>> names.take()\n['a', 'b']\n"},
+    {"drain", (PyCFunction)(void (*)(void))owned_drain, METH_VARARGS | METH_KEYWORDS,
+     "drain($self, /, start=0, stop=None)\n--\n\n"
+     "Removes items start to stop of an owned list or bytearray: a guard that iterates them. However it goes, it removes them\n"
+     "all, the not iterated ones too, and closes the gap; until then the value is borrowed (see tether.Guard).\n\n"
+     ">>> import tether\n>>> queue = tether.Owned([1, 2, 3, 4])\n>>> with queue.drain(0, 3) as items:\n...     next(items)\n1\n"
+     ">>> queue.take()\n[4]\n"},
     {"take", owned_take, METH_NOARGS,
      "take($self, /)\n--\n\nTakes the value out; nothing is left (MovedError).\n\nRaises: BorrowError while it is lent."},
     {"replace", owned_replace, METH_O,

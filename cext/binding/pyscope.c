@@ -11,6 +11,7 @@ typedef struct {
     PyObject *name;        /* str or NULL */
     PyObject *policy;      /* a supervisor's (tether/_supervisor.py), or NULL; fixed before it is entered */
     PyObject *weakrefs;
+    PyObject *bound;       /* guards to release at the end, a list, or NULL */
     double timeout;        /* seconds; negative: none */
     bool wait_all;
     _Atomic bool entered, left;
@@ -53,6 +54,7 @@ PyObject *scope_new(state_t *st, PyObject *args, PyObject *kwargs)
     s->core = NULL;
     s->weakrefs = NULL;
     s->policy = NULL;
+    s->bound = NULL;
     s->name = name != Py_None ? Py_NewRef(name) : NULL;
     s->timeout = seconds;
     s->wait_all = wait_all;
@@ -321,6 +323,55 @@ void escapes_collect(state_t *st, tether_scope_t *scope, PyObject **failures)
     }
 }
 
+/* ---- guards bound to it ---- */
+
+static PyObject *scope_bind(PyObject *self, PyObject *guard)
+{
+    scope_t *s = (scope_t *)self;
+    bool is_scope;
+    tether_scope_t *core = scope_core(s->st, self, &is_scope);
+    if (core == NULL)
+        return NULL;
+    if (!PyObject_TypeCheck(guard, s->st->held_type))
+        return PyErr_Format(PyExc_TypeError, "not a tether.Guard");
+    if (s->left)
+        return PyErr_Format(s->st->ScopeClosedError, "the scope's block was left: it takes no more guards");
+    if (held_check_movable(guard) < 0)
+        return NULL;
+    if (s->bound == NULL) { /* the first: another thread may be as fast */
+        PyObject *list = PyList_New(0);
+        if (list == NULL)
+            return NULL;
+        tether_lock(&core->lock);
+        PyObject *before = s->bound;
+        if (before == NULL)
+            s->bound = list;
+        tether_unlock(&core->lock);
+        if (before != NULL)
+            Py_DECREF(list);
+    }
+    return PyList_Append(s->bound, guard) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* The last one bound first; what they raise joins the failures. */
+static void release_bound(scope_t *s, PyObject **failures)
+{
+    for (Py_ssize_t i; s->bound != NULL && (i = PyList_GET_SIZE(s->bound)) > 0;) {
+        PyObject *guard = Py_NewRef(PyList_GET_ITEM(s->bound, i - 1));
+        PyObject *r = PyList_SetSlice(s->bound, i - 1, i, NULL) == 0 ? PyObject_CallMethod(guard, "release", NULL) : NULL;
+        if (r == NULL) {
+            PyObject *exc = take_exception();
+            if (*failures == NULL)
+                *failures = PyList_New(0);
+            if (*failures == NULL || PyList_Append(*failures, exc) < 0)
+                PyErr_WriteUnraisable(guard);
+            Py_XDECREF(exc);
+        }
+        Py_XDECREF(r);
+        Py_DECREF(guard);
+    }
+}
+
 static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     scope_t *s = (scope_t *)self;
@@ -349,6 +400,7 @@ static PyObject *scope_exit(PyObject *self, PyObject *const *args, Py_ssize_t na
         PyErr_NoMemory();
         raised = take_exception();
     }
+    release_bound(s, &failures);
     escapes_collect(st, core, &failures);
     tether_thread_limit(thread); /* a last look at the clock: what ran in place may have taken its time */
     bool timed_out = (load_relaxed(&core->flags) & TETHER_SCOPE_TIMED_OUT) != 0;
@@ -466,6 +518,7 @@ static void scope_dealloc(PyObject *self)
     }
     Py_XDECREF(s->name);
     Py_XDECREF(s->policy);
+    Py_XDECREF(s->bound);
     PyObject_Free(self);
     Py_DECREF(type);
 }
@@ -484,6 +537,7 @@ static PyMethodDef scope_methods[] = {
     {"cancel", scope_cancel, METH_NOARGS,
      "cancel($self, /)\n--\n\nAsks body and tasks to end; the block then ends silently. Open to anyone; idempotent."},
     {"tasks", scope_tasks, METH_NOARGS, "tasks($self, /)\n--\n\nThe tasks that have not ended, in spawn order."},
+    {"_bind", scope_bind, METH_O, "Releases a tether.Guard when the scope ends (Guard.bind)."},
     {"__enter__", scope_enter, METH_NOARGS, "Opens the scope, once."},
     {"__exit__", (PyCFunction)(void (*)(void))scope_exit, METH_FASTCALL, "Joins every task (G2)."},
     {0},

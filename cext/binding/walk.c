@@ -109,9 +109,6 @@ static int found_guard(walk_t *w, job_t *job)
 static int found_lent(walk_t *w, PyObject *obj)
 {
     guards_t *found = w->found;
-    int once = w->borrows ? visit_once(w, obj) : 0;
-    if (once <= 0)
-        return once;
     if (is_borrow(w->st, obj) && ((borrow_t *)obj)->loan.state != TETHER_LOAN_LIVE && !((borrow_t *)obj)->moved)
         return 0; /* it has ended: nothing to move; who uses it is told */
     if (found->nlent == found->lent_room) {
@@ -197,8 +194,13 @@ static int step(walk_t *w, PyObject *obj, bool callable)
     PyTypeObject *type = Py_TYPE(obj);
     if (type == w->st->guard_type)
         return found_guard(w, ((guard_t *)obj)->job);
-    if (type == w->st->shared_type || type == w->st->exclusive_type || type == w->st->owned_type)
-        return found_lent(w, obj);
+    bool held = (type->tp_flags & Py_TPFLAGS_HEAPTYPE) && PyType_IsSubtype(type, w->st->held_type);
+    if (type == w->st->shared_type || type == w->st->exclusive_type || type == w->st->owned_type || held) {
+        int once = w->borrows ? visit_once(w, obj) : 0;
+        if (once <= 0)
+            return once;
+        return found_lent(w, obj) < 0 ? -1 : held ? push_contents(w, obj) : 0; /* what a guard holds goes with it */
+    }
     bool container = type == &PyTuple_Type || type == &PyList_Type || type == &PyDict_Type || type == &PySet_Type ||
                      type == &PyFrozenSet_Type;
     bool function = PyFunction_Check(obj), method = PyMethod_Check(obj), partial = !container && is_partial(obj);
@@ -271,21 +273,28 @@ void guards_clear(guards_t *found)
     *found = (guards_t){0};
 }
 
+static void move_lent(state_t *st, tether_thread_t *thread, PyObject *obj, tether_task_t *to)
+{
+    if (is_borrow(st, obj))
+        borrow_move(thread, (borrow_t *)obj, to);
+    else if (Py_TYPE(obj) == st->owned_type)
+        owned_move(thread, (owned_t *)obj, to ? &to->node : NULL);
+    else
+        held_move(thread, obj, to ? &to->node : NULL);
+}
+
 int lent_move(state_t *st, tether_thread_t *thread, guards_t *found, job_t *to)
 {
     for (size_t i = 0; i < found->nlent; i++) {
         PyObject *obj = found->lent[i];
-        int r = is_borrow(st, obj) ? borrow_check_movable(st, thread, (borrow_t *)obj) : owned_check_movable((owned_t *)obj);
+        int r = is_borrow(st, obj)                     ? borrow_check_movable(st, thread, (borrow_t *)obj)
+                : Py_TYPE(obj) == st->owned_type ? owned_check_movable((owned_t *)obj)
+                                                 : held_check_movable(obj);
         if (r < 0)
             return -1;
     }
-    for (size_t i = 0; i < found->nlent; i++) {
-        PyObject *obj = found->lent[i];
-        if (is_borrow(st, obj))
-            borrow_move(thread, (borrow_t *)obj, &to->task);
-        else
-            owned_move(thread, (owned_t *)obj, &to->task.node);
-    }
+    for (size_t i = 0; i < found->nlent; i++)
+        move_lent(st, thread, found->lent[i], &to->task);
     return 0;
 }
 
@@ -293,13 +302,9 @@ void lent_move_back(state_t *st, tether_thread_t *thread, guards_t *found)
 {
     tether_task_t *us = load_relaxed(&thread->top);
     for (size_t i = 0; i < found->nlent; i++) {
-        PyObject *obj = found->lent[i];
-        if (is_borrow(st, obj)) {
-            borrow_move(thread, (borrow_t *)obj, us);
-            ((borrow_t *)obj)->moved = false;
-        } else {
-            owned_move(thread, (owned_t *)obj, us ? &us->node : NULL);
-        }
+        move_lent(st, thread, found->lent[i], us);
+        if (is_borrow(st, found->lent[i]))
+            ((borrow_t *)found->lent[i])->moved = false;
     }
 }
 

@@ -53,6 +53,7 @@ from ._tree import dump
 TYPE_CHECKING = False  # as typing's, which costs more to import than all of tether
 if TYPE_CHECKING:
     from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
+    from ._guard import Guard, callback
     from ._restart import Restart
     from ._statistics import Statistics, statistics
     from ._supervisor import supervisor
@@ -67,6 +68,7 @@ __all__ = [
     "Exclusive",
     "ExitValue",
     "ForkedError",
+    "Guard",
     "JoinGuard",
     "KillReason",
     "Killed",
@@ -88,6 +90,7 @@ __all__ = [
     "TaskRef",
     "TaskState",
     "TetherError",
+    "callback",
     "checkpoint",
     "configure",
     "current",
@@ -107,11 +110,13 @@ __all__ = [
 _LATER = {
     "Completed": "_exit",
     "ExitValue": "_exit",
+    "Guard": "_guard",
     "KillReason": "_exit",
     "Killed": "_exit",
     "Restart": "_restart",
     "Statistics": "_statistics",
     "TaskState": "_exit",
+    "callback": "_guard",
     "statistics": "_statistics",
     "supervisor": "_supervisor",
 }

@@ -40,8 +40,8 @@ def blocked(
         fix = "Wait, too, with timeout="
     elif viewed:
         state = (
-            f"{_where(what, range)} are still seen by a raw view (a memoryview or an array) of a borrow that has ended, "
-            f"of {_holder(task)}{place}"
+            f"{_where(what, range)} are still seen by a raw view (a memoryview or an array) "
+            f"of a borrow that has ended, of {_holder(task)}{place}"
         )
         fix = "Let go of that view first"
     else:
@@ -57,8 +57,8 @@ def escaped(what: str, range: tuple[int, int] | None, task: TaskRef | None, site
     """The error for a view that outlives the borrow of a task, raised when the scope ends."""
     place = f", borrowed at {site}" if site else ""
     return BorrowError(
-        f"a raw view (a memoryview or an array) of {_where(what, range)} outlives the borrow of {_holder(task)}{place}: "
-        "the range stays lent until it is gone. Return a copy instead, or let go of the view in the task",
+        f"a raw view (a memoryview or an array) of {_where(what, range)} outlives the borrow of {_holder(task)}{place}"
+        ": the range stays lent until it is gone. Return a copy instead, or let go of the view in the task",
         task,
         site,
         range,

@@ -1,0 +1,211 @@
+"""Guards written in Python: `Guard`, and what is built on it, `callback` and draining."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Self, TypeVar
+
+from . import _core
+from ._errors import ShutdownError
+
+__all__ = ["Guard", "callback", "drain"]
+
+T = TypeVar("T")
+_numbers = itertools.count()
+_living: weakref.WeakValueDictionary[int, Guard] = weakref.WeakValueDictionary()
+
+
+def _once(release: Callable[[Any], None]) -> Callable[[Any], None]:
+    """``release`` as callers see it: the first call counts, by the owner."""
+
+    @functools.wraps(release)
+    def released(self: Guard) -> None:
+        nested = self.released
+        if not self._begin():
+            return
+        try:
+            release(self)
+        finally:
+            if not nested:
+                self._end()
+
+    return released
+
+
+class Guard(_core.Held):
+    """The base of guards that cannot be forgotten: what leaves its owner in an invalid state until it is released.
+
+    Override ``release()``. It is called exactly once: explicitly, at the end of ``with guard:``, when the guard is
+    dropped, when the scope it is bound to ends, at interpreter exit at the latest. It has one owner, the task that
+    made it; given to a task it moves there, and only its owner may release it (G3). A guard that the cyclic collector
+    finds, or that somebody else drops, is released by a task of its own: nothing waits in the collector (G5).
+
+    Raises: OwnershipError from ``release`` and ``bind``, for anyone but the owner.
+
+    >>> import tether
+    >>> class Chdir(tether.Guard):
+    ...     def __init__(self, path):
+    ...         import os
+    ...         self.before = os.getcwd()
+    ...         os.chdir(path)
+    ...     def release(self):
+    ...         import os
+    ...         os.chdir(self.before)
+    >>> with Chdir("/"):
+    ...     import os
+    ...     os.getcwd()
+    '/'
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "release" in cls.__dict__:
+            setattr(cls, "release", _once(cls.__dict__["release"]))  # noqa: B010 (it is a method for checkers)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        _living[next(_numbers)] = self
+        return self
+
+    @_once
+    def release(self) -> None:
+        """Called once. Override it; call ``super().release()`` where a base class has one."""
+
+    def bind(self, scope: _core.Scope) -> Self:
+        """Has the scope release it when its tasks have ended, the last one bound first. Returns the guard."""
+        scope._bind(self)
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        if self.released:
+            return
+        if self._here():
+            self.release()
+            return
+        try:
+            _core.spawn(_release_adopted, _Box(self)).detach()
+        except ShutdownError:
+            _release_adopted(_Box(self))
+
+
+class _Box:
+    """Hides a guard from the capture walk: what it holds may be another task's, for which the runtime acts."""
+
+    __slots__ = ("guard",)
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+
+
+def _release_adopted(box: _Box) -> None:
+    box.guard._adopt()
+    box.guard.release()
+
+
+def _release_all() -> None:
+    """At exit, when the tasks have ended: the newest first."""
+    for _, guard in sorted(_living.items(), reverse=True):
+        if not guard.released:
+            try:
+                _release_adopted(_Box(guard))
+            except Exception as error:
+                _core._report_unraisable(error, f"<release of {guard!r} at exit>")
+
+
+atexit.register(_release_all)
+
+
+class _Callback(Guard):
+    """See `callback`."""
+
+    def __init__(self, register: Callable[[T], Any], unregister: Callable[[Any], object], fn: T) -> None:
+        self._unregister = unregister
+        self.fn = fn
+        token = register(fn)
+        self._token = fn if token is None else token
+
+    def release(self) -> None:
+        self._unregister(self._token)
+
+
+def callback(register: Callable[[T], Any], unregister: Callable[[Any], object], fn: T) -> Guard:
+    """Registers ``fn`` with foreign code, and returns the guard that unregisters it.
+
+    However the guard goes, ``fn`` is unregistered before it, and what it holds, can go away (see Guard).
+
+    Parameters:
+        register: called with ``fn``. What it returns, unless None, is what ``unregister`` gets; else that is ``fn``.
+        unregister: called once.
+        fn: what foreign code will call: a ctypes or cffi callback, or any callable.
+
+    >>> import tether
+    >>> listeners = []
+    >>> with tether.callback(listeners.append, listeners.remove, print):
+    ...     len(listeners)
+    1
+    >>> listeners
+    []
+    """
+    guard: Guard = _Callback.__new__(_Callback)
+    registered = False
+    try:
+        guard.__init__(register, unregister, fn)  # type: ignore[misc]
+        registered = True
+    finally:
+        if not registered:
+            guard._begin()  # there is nothing to release
+            guard._end()
+    return guard
+
+
+class _Drain(Guard, Generic[T]):
+    """See Owned.drain."""
+
+    def __init__(self, owned: _core.Owned[Any], start: int, stop: int | None) -> None:
+        self._borrow: _core.Exclusive[Any] | None = owned.borrow_mut()
+        self._value = self._borrow.value
+        if not isinstance(self._value, (list, bytearray)):
+            raise TypeError(f"only an owned list or bytearray can be drained, not {type(self._value).__name__}")
+        self._start, self._stop, _ = slice(start, stop).indices(len(self._value))
+        self._next = self._start
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self.released or self._next >= self._stop:
+            raise StopIteration
+        at = self._next
+        self._next += 1
+        item: T = self._value[at]
+        if isinstance(self._value, list):
+            self._value[at] = None  # the item is the caller's now
+        return item
+
+    def release(self) -> None:
+        try:
+            del self._value[self._start : self._stop]
+        finally:
+            self._borrow = None  # ends it, whoever we are
+
+
+def drain(owned: _core.Owned[Any], start: int, stop: int | None) -> _Drain[Any]:
+    """Called by Owned.drain."""
+    drain: _Drain[Any] = _Drain.__new__(_Drain)
+    try:
+        drain.__init__(owned, start, stop)  # type: ignore[misc]
+    except BaseException:
+        drain._begin()
+        drain._end()
+        raise
+    return drain
