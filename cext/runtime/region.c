@@ -77,7 +77,10 @@ tether_status_t tether_region_seize(tether_thread_t *thread, tether_region_t *re
     whole->start = 0;
     whole->stop = region->nbytes;
     whole->exclusive = true;
-    return tether_borrow(thread, &region->book, &whole, 1, blame, arg);
+    tether_status_t status = tether_borrow(thread, &region->book, &whole, 1, blame, arg);
+    if (status == TETHER_OK)
+        tether_loan_move(thread, whole, NULL); /* no task's: it may stay for ever, and ends with none */
+    return status;
 }
 
 void tether_region_let_go(tether_thread_t *thread, tether_region_t *region) { tether_loan_forget(thread, &region->whole); }

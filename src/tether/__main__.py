@@ -1,4 +1,4 @@
-"""The command line: ``python -m tether`` and ``python -m tether bench``."""
+"""The command line: ``python -m tether``, ``python -m tether bench`` and ``python -m tether sum``."""
 
 import argparse
 import platform
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import tether
 
+from . import _sum
 from ._bench import command, machine
 
 # What a version can do, told by the names it has.
@@ -33,9 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     bench = commands.add_parser("bench", help="compare tether with threading and ThreadPoolExecutor on this machine")
     command.add_arguments(bench)
+    sums = commands.add_parser("sum", help="SHA-256 of files, in parallel; output as sha256sum's")
+    sums.add_argument("paths", nargs="*", metavar="PATH", help="a file; '-', or nothing, is standard input")
     options = parser.parse_args(arguments)
     if options.command == "bench":
         return command.bench(options)
+    if options.command == "sum":
+        return _sum.main(options.paths)
     print(about())
     return 0
 
