@@ -97,10 +97,16 @@ static bool conflict(const tether_loan_t *a, const tether_loan_t *b)
     return (a->exclusive || b->exclusive) && overlap(a, b);
 }
 
+/* Can anything in the subtree conflict, as far as its reach tells? */
+static bool may_conflict(const tether_loan_t *t, const tether_loan_t *wanted)
+{
+    return t != NULL && (wanted->exclusive ? t->reach : t->reach_exclusive) > wanted->start && !is_empty(wanted);
+}
+
 /* The first in order that conflicts. */
 static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
 {
-    while (t != NULL && (wanted->exclusive ? t->reach : t->reach_exclusive) > wanted->start) {
+    while (may_conflict(t, wanted)) {
         tether_loan_t *hit = find(t->left, wanted);
         if (hit != NULL)
             return hit;
@@ -144,12 +150,13 @@ static void unqueue(tether_book_t *book, tether_claim_t *claim)
     *(claim->next ? &claim->next->prev : &book->last) = claim->prev;
 }
 
-/* There may be room now: for whom? */
-static void grant(tether_book_t *book)
+/* `gone`, a loan or what a claim was for, is not in the way any more: for whom is there room now? Whoever did not conflict with it
+ * has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. */
+static void grant(tether_book_t *book, const tether_loan_t *gone)
 {
     for (tether_claim_t *c = book->first, *next; c != NULL; c = next) {
         next = c->next;
-        if (find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL)
+        if (!conflict(c->loan, gone) || find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL)
             continue;
         tether_thread_t *thread = c->thread;
         unqueue(book, c);
@@ -169,10 +176,10 @@ static void enlist(tether_loan_t *loan)
     tether_lock_t *lock = &tether_task_lane(task)->lock;
     tether_lock(lock);
     loan->prev = NULL;
-    loan->next = task->loans;
+    loan->next = load_relaxed(&task->loans);
     if (loan->next != NULL)
         loan->next->prev = loan;
-    task->loans = loan;
+    store_relaxed(&task->loans, loan);
     loan->listed = true;
     tether_unlock(lock);
 }
@@ -180,7 +187,10 @@ static void enlist(tether_loan_t *loan)
 /* pre: the holder's lane lock. */
 static void unlist_locked(tether_task_t *task, tether_loan_t *loan)
 {
-    *(loan->prev ? &loan->prev->next : &task->loans) = loan->next;
+    if (loan->prev != NULL)
+        loan->prev->next = loan->next;
+    else
+        store_release(&task->loans, loan->next); /* the task's end looks without the lock: what it misses has ended */
     if (loan->next != NULL)
         loan->next->prev = loan->prev;
     loan->listed = false;
@@ -243,9 +253,11 @@ void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_
 /* The part of a loan that is lent further and in the way, as deep as it goes; else the loan. */
 static tether_loan_t *innermost(tether_loan_t *loan, const tether_loan_t *wanted)
 {
-    for (tether_loan_t *part = loan->part_first; part != NULL; part = part->part_next)
+    for (tether_loan_t *part = loan->part_first; part != NULL;) {
         if (overlap(part, wanted))
-            return innermost(part, wanted);
+            loan = part;
+        part = loan == part ? part->part_first : part->part_next;
+    }
     return loan;
 }
 
@@ -320,7 +332,7 @@ bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg
         if (blame != NULL && (loan != NULL || first != NULL))
             blame(loan ? innermost(loan, claim->loan) : first->loan, arg);
         unqueue(book, claim);
-        grant(book); /* who came after us may have waited for us alone */
+        grant(book, claim->loan);
     }
     tether_unlock(&book->lock);
     if (granted)
@@ -358,7 +370,7 @@ static void settle(tether_loan_t *loan)
         if (lender == NULL) {
             if (!is_empty(loan)) {
                 book->root = take_out(book->root, loan);
-                grant(book);
+                grant(book, loan);
             }
             break;
         }
@@ -377,17 +389,16 @@ static void end(tether_loan_t *loan)
     settle(loan);
 }
 
+/* Out of the holder's list only afterwards: whoever finds that empty may rely on it that all of them have ended. */
 tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too)
 {
-    unlist(loan);
     tether_lock(&loan->book->lock);
-    bool may = loan->state == TETHER_LOAN_LIVE && (views_too || (loan->views == 0 && loan->parts == 0));
-    bool still = loan->state == TETHER_LOAN_LIVE && !may;
+    bool may = loan->state == TETHER_LOAN_LIVE && (views_too || is_idle(loan));
     if (may)
         end(loan);
     tether_unlock(&loan->book->lock);
-    if (still)
-        enlist(loan);
+    if (may)
+        unlist(loan);
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
 
@@ -436,20 +447,19 @@ tether_status_t tether_loan_clone(tether_thread_t *thread, tether_loan_t *loan, 
 tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *shared)
 {
     set_holder(thread, loan->book, shared);
-    unlist(loan);
     tether_lock(&loan->book->lock);
-    bool may = is_idle(loan), still = loan->state == TETHER_LOAN_LIVE && !may;
+    bool may = is_idle(loan);
     if (may) {
         put_beside(loan, shared);
         end(loan); /* grants to readers that wait; the shared one stands already, so no writer slips in */
     }
     tether_unlock(&loan->book->lock);
-    if (may)
+    if (may) {
         enlist(shared);
-    else
+        unlist(loan);
+    } else {
         drop_holder(thread, shared);
-    if (still)
-        enlist(loan);
+    }
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
 
@@ -475,70 +485,71 @@ void tether_loan_unview(tether_loan_t *loan)
 
 /* ---- the ends of tasks and of memory ------------------------------------------------------------------------------------------- */
 
+/* pre: the lane's lock, which keeps the loan from being forgotten. returns whether views keep it. */
+static bool end_for_task(tether_task_t *task, tether_loan_t *loan, tether_blame_t *each, void *arg)
+{
+    unlist_locked(task, loan);
+    tether_lock(&loan->book->lock);
+    if (loan->state == TETHER_LOAN_LIVE)
+        end(loan);
+    bool viewed = loan->views != 0;
+    if (viewed && each != NULL)
+        each(loan, arg);
+    tether_unlock(&loan->book->lock);
+    return viewed;
+}
+
 size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg)
 {
     size_t kept = 0;
     tether_lock_t *lock = &tether_task_lane(task)->lock;
-    tether_lock(lock);
-    for (tether_loan_t *loan; (loan = task->loans) != NULL;) {
-        unlist_locked(task, loan);
-        tether_lock(&loan->book->lock);
-        if (loan->state == TETHER_LOAN_LIVE)
-            end(loan);
-        bool viewed = loan->views != 0;
-        if (viewed && each != NULL)
-            each(loan, arg);
-        kept += viewed;
-        tether_unlock(&loan->book->lock);
+    while (load_acquire(&task->loans) != NULL) {
+        tether_lock(lock); /* for one at a time: the lane is everybody's */
+        tether_loan_t *loan = load_relaxed(&task->loans);
+        if (loan != NULL)
+            kept += end_for_task(task, loan, each, arg);
+        tether_unlock(lock);
     }
-    tether_unlock(lock);
     return kept;
 }
 
-void tether_loans_each(tether_task_t *task, tether_blame_t *each, void *arg)
-{
-    tether_lock_t *lock = &tether_task_lane(task)->lock;
-    tether_lock(lock);
-    for (tether_loan_t *loan = task->loans; loan != NULL; loan = loan->next)
-        each(loan, arg);
-    tether_unlock(lock);
-}
-
-bool tether_task_borrows(tether_task_t *task)
-{
-    tether_lock_t *lock = &tether_task_lane(task)->lock;
-    tether_lock(lock);
-    bool any = task->loans != NULL;
-    tether_unlock(lock);
-    return any;
-}
+bool tether_task_borrows(tether_task_t *task) { return load_acquire(&task->loans) != NULL; }
 
 void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan)
 {
-    tether_loan_end(loan, true);
+    if (tether_loan_end(loan, true) != TETHER_OK)
+        unlist(loan); /* wait for the holder's end, if it is that which has ended the loan */
     drop_holder(thread, loan);
 }
 
 /* ---- for owner.c and the tests --------------------------------------------------------------------------------------------------- */
 
-static bool any_part(tether_loan_t *loan, tether_loan_t *wanted, tether_blocker_t *is, void *arg)
+/* The loan and what is lent of it, as deep as it goes: all of them must be gone before its range is free. */
+static bool any_of(tether_loan_t *loan, tether_blocker_t *is, void *arg)
 {
-    if (loan->parts == 0)
-        return is(loan, NULL, arg);
-    for (tether_loan_t *part = loan->part_first; part != NULL; part = part->part_next)
-        if (overlap(part, wanted) && any_part(part, wanted, is, arg))
+    for (tether_loan_t *at = loan;;) {
+        if (is(at, NULL, arg))
             return true;
-    return false;
+        if (at->part_first != NULL) {
+            at = at->part_first;
+            continue;
+        }
+        while (at != loan && at->part_next == NULL)
+            at = at->lender;
+        if (at == loan)
+            return false;
+        at = at->part_next;
+    }
 }
 
 static bool any_in(tether_loan_t *t, tether_loan_t *wanted, tether_blocker_t *is, void *arg)
 {
-    while (t != NULL && t->reach > wanted->start) {
+    while (may_conflict(t, wanted)) {
         if (any_in(t->left, wanted, is, arg))
             return true;
         if (t->start >= wanted->stop)
             return false;
-        if (conflict(t, wanted) && any_part(t, wanted, is, arg))
+        if (conflict(t, wanted) && any_of(t, is, arg))
             return true;
         t = t->right;
     }
@@ -558,28 +569,73 @@ bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *ar
     return false;
 }
 
-static bool sound(const tether_loan_t *t, const tether_loan_t **last)
+/* What stands left of a place in the tree. */
+typedef struct {
+    const tether_loan_t *last;
+    size_t stop, stop_exclusive;
+} left_t;
+
+static bool parts_are_sound(const tether_loan_t *lender)
+{
+    uint32_t parts = 0;
+    const tether_loan_t *prev = NULL;
+    for (const tether_loan_t *p = lender->part_first; p != NULL; prev = p, p = p->part_next, parts++) {
+        if (p->lender != lender || p->part_prev != prev || p->book != lender->book || p->state == TETHER_LOAN_NEW)
+            return false;
+        if (p->start < lender->start || p->stop > lender->stop || p->exclusive > lender->exclusive)
+            return false;
+        for (const tether_loan_t *q = p->part_next; q != NULL; q = q->part_next)
+            if (conflict(p, q))
+                return false;
+        if (!parts_are_sound(p))
+            return false;
+    }
+    return parts == lender->parts;
+}
+
+static bool is_kept(const tether_loan_t *loan)
+{
+    return loan->state == TETHER_LOAN_LIVE || (loan->state == TETHER_LOAN_ENDED && (loan->views != 0 || loan->parts != 0));
+}
+
+static bool tree_is_sound(const tether_loan_t *t, left_t *left)
 {
     if (t == NULL)
         return true;
     tether_loan_t copy = *t;
     pull(&copy);
-    if (copy.reach != t->reach || copy.reach_exclusive != t->reach_exclusive || !sound(t->left, last))
+    if (copy.reach != t->reach || copy.reach_exclusive != t->reach_exclusive || !tree_is_sound(t->left, left))
         return false;
-    if ((*last != NULL && !before(*last, t)) || (t->left && t->left->priority > t->priority) ||
+    if ((left->last != NULL && !before(left->last, t)) || (t->left && t->left->priority > t->priority) ||
         (t->right && t->right->priority > t->priority))
         return false;
-    *last = t;
-    return sound(t->right, last);
+    if (t->start < left->stop_exclusive || (t->exclusive && t->start < left->stop)) /* G13 */
+        return false;
+    if (is_empty(t) || t->lender != NULL || !is_kept(t) || !parts_are_sound(t))
+        return false;
+    left->last = t;
+    left->stop = most(left->stop, t->stop);
+    left->stop_exclusive = most(left->stop_exclusive, t->exclusive ? t->stop : 0);
+    return tree_is_sound(t->right, left);
+}
+
+static bool queue_is_sound(tether_book_t *book)
+{
+    tether_claim_t *last = NULL;
+    for (tether_claim_t *c = book->first; c != NULL; last = c, c = c->next) {
+        if (c->prev != last || load_relaxed(&c->granted) || c->loan->state != TETHER_LOAN_NEW)
+            return false;
+        if (find(book->root, c->loan) == NULL && older(book, c->loan, c) == NULL)
+            return false; /* it waits for nothing */
+    }
+    return last == book->last;
 }
 
 bool tether__book_is_sound(tether_book_t *book)
 {
-    const tether_loan_t *last = NULL;
+    left_t left = {.last = NULL};
     tether_lock(&book->lock);
-    bool is = sound(book->root, &last);
-    for (tether_claim_t *c = book->first; is && c != NULL; c = c->next) /* nobody waits for nothing */
-        is = find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL;
+    bool is = tree_is_sound(book->root, &left) && queue_is_sound(book);
     tether_unlock(&book->lock);
     return is;
 }

@@ -27,12 +27,12 @@
 
 typedef enum { TETHER_LOAN_NEW, TETHER_LOAN_LIVE, TETHER_LOAN_ENDED } tether_loan_state_t;
 
+/* Zeroed memory is an empty book. Whoever holds loans of a book, or waits for one, belongs to one runtime. */
 typedef struct {
     tether_lock_t lock;            /* guards everything here and in the loans, but for what is said there */
     tether_loan_t *root;           /* the tree of loans that are lent directly */
     tether_claim_t *first, *last;  /* the queue */
     uint64_t dice;                 /* priorities of the tree's nodes */
-    bool walked;                   /* rt->graph: its lock is held by the walk under way */
 } tether_book_t;
 
 struct tether_loan {
@@ -60,7 +60,11 @@ struct tether_claim {
     tether_thread_t *thread;
     tether_claim_t *next, *prev;
     _Atomic uint32_t granted;
-    uint64_t walk;                 /* rt->graph: the last walk that came here */
+    /* rt->graph (owner.c): */
+    uint64_t walk;                 /* the last walk that came here */
+    tether_claim_t *walk_from;     /* from which claim, */
+    const tether_node_t *walk_via; /* by way of whom */
+    tether_claim_t *walk_todo;     /* the next that it has to look into */
 };
 
 /* Called under the book's lock with what stands in the way, a loan or one that a claim is for: take what an error message
@@ -90,7 +94,8 @@ tether_status_t tether_loan_clone(tether_thread_t *thread, tether_loan_t *loan, 
 /* Ends an exclusive loan and begins a shared one of its range, with nobody in between. CONFLICT as for lend. */
 tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *shared);
 
-/* Ends it. Without `views_too` a viewed loan stays LIVE, and the answer is CONFLICT; so it is for one that has ended. */
+/* Ends it. Without `views_too` a loan that is viewed or lent further stays LIVE, and the answer is CONFLICT; so it is for one that
+ * has ended. */
 tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too);
 
 /* Begins and ends a raw view, by anyone the host admits. begin: CONFLICT when it is not LIVE, or suspended. */
@@ -104,21 +109,18 @@ void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_
  * because it is viewed, under a lock; may be NULL. returns their number. */
 size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg);
 
-/* Calls each for every loan that a task holds, under locks. */
-void tether_loans_each(tether_task_t *task, tether_blame_t *each, void *arg);
-
-/* Does the task hold any? */
+/* Does the task hold any? Others may end them at any moment. */
 bool tether_task_borrows(tether_task_t *task);
 
-/* Before the loan's memory is freed. pre: it is not viewed. */
+/* Before the loan's memory is freed, on any thread. pre: it is not viewed, and its parts have been forgotten. */
 void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan);
 
-/* Is any loan in the way of the claim, or any claim before it, such that is(blocker, waiter, arg)? waiter: NULL, or whose claim
- * the blocker is for. pre: book->lock is held (owner.c, which looks for deadlocks, under rt->graph first). */
+/* Is any loan in the way of the claim, any part of such a loan, or any claim before it, such that is(blocker, waiter, arg)?
+ * waiter: NULL, or the claim that the blocker is for. pre: book->lock is held (owner.c, which looks for deadlocks). */
 typedef bool tether_blocker_t(tether_loan_t *blocker, tether_claim_t *waiter, void *arg);
 bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *arg);
 
-/* All loans in the book, for tests: is the tree in order, and does nothing conflict? */
+/* For tests: is the tree in order, does nothing in it conflict (G13), and does nobody wait for nothing? */
 bool tether__book_is_sound(tether_book_t *book);
 
 #endif

@@ -262,10 +262,9 @@ static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t s
     uint32_t most = load_relaxed(&rt->max_threads);
     if (task == NULL && most != 0 && load_relaxed(&rt->crew.alive) >= most)
         return TETHER_NO_THREAD; /* a dedicated task was promised its thread */
-    tether_thread_t *t = tether_thread_new(rt);
+    tether_thread_t *t = tether_thread_new(rt, true);
     if (t == NULL)
         return TETHER_NO_MEMORY;
-    t->crew = true;
     t->away = true;
     t->asked_stack = stack_size;
     t->assigned = task;

@@ -181,159 +181,182 @@ static tether_thread_t *runs_on(const tether_node_t *node)
     return tether_state(tether_task_word(task)) == TETHER_RUNNING ? load_acquire(&task->thread) : NULL;
 }
 
-enum { LOOK_MOST = 1024 }; /* links that a walk follows */
+/* ---- deadlocks -------------------------------------------------------------------------------------------------------------- */
 
-/* Leaving a scope waits for all its children, so a cycle may be closed by the leaver; but it is the child's join that must
- * fail; and a wait may close one through a scope that somebody else leaves, which the walk does not enter. So whoever
- * waits, directly or not, for us looks again; and so does whoever waits for a borrow. */
-static void rouse_waiters(tether_runtime_t *rt, const tether_thread_t *us)
-{
-    tether_lock(&rt->threads_lock);
-    for (tether_thread_t *t = rt->threads; t; t = t->next) {
-        if (t != us && t->waits_claim != NULL)
-            tether_unpark(&t->parker);
-        const tether_node_t *at = t->waits_for;
-        for (int steps = 0; t != us && at != NULL && steps < LOOK_MOST; steps++) {
-            const tether_thread_t *where = runs_on(at);
-            if (where == us)
-                tether_unpark(&t->parker);
-            at = where != NULL && where != us ? where->waits_for : NULL;
-        }
-    }
-    tether_unlock(&rt->threads_lock);
-}
-
-/* A walk along what is waited for, from where the caller is about to sleep: does it come back? rt->graph is held all along.
- * The edges go from threads: whatever runs in place above a task is what that task waits for. A node or claim that somebody
- * sleeps for is alive, because that is noted and taken back under this lock. */
+/* A walk along what is waited for: does it come to a thread that is about to sleep? Every wait needs all of what it waits for, so
+ * one way back is enough. The edges go from threads: whatever runs in place above a task is what that task waits for. rt->graph
+ * is held all along, so no thread whose wait is noted gets on; what is on a way back therefore stays as it is when its book has
+ * been unlocked. Claims that were met and not looked into yet are in a list of their own: no recursion, ways may be long. */
 typedef struct {
-    tether_thread_t *us;
-    tether_task_t **cycle; /* the way, without references */
-    size_t room, found;
+    const tether_thread_t *to;
+    tether_claim_t *todo, *at;
+    const tether_node_t *last; /* the way's last piece begins here */
     uint64_t number;
-    unsigned depth;        /* of borrows that wait for borrows */
+    tether_thread_t *root;     /* who could give back what the root has, if that is one thread */
+    bool root_known;
+    bool into_scopes;
     bool scope_ahead;
 } walk_t;
 
-static bool claim_leads_to_us(walk_t *walk, tether_claim_t *claim);
+static void remember(walk_t *walk, tether_claim_t *claim, const tether_node_t *via)
+{
+    if (claim->walk == walk->number)
+        return;
+    claim->walk = walk->number;
+    claim->walk_from = walk->at;
+    claim->walk_via = via;
+    claim->walk_todo = walk->todo;
+    walk->todo = claim;
+}
 
-static bool thread_leads_to_us(walk_t *walk, const tether_node_t *at)
+/* From a node that is waited for, as far as there are joins. */
+static bool follow(walk_t *walk, const tether_node_t *node)
 {
     enum { STEPS = 1 << 20 }; /* more than there can be threads: a cycle without us, which its own members break, ends here */
-    size_t found = walk->found;
+    const tether_node_t *at = node;
     for (int step = 0; at != NULL && step < STEPS; step++) {
         if (at->kind == TETHER_NODE_SCOPE) {
             walk->scope_ahead = true;
-            if (waits_for_us(walk->us, (const tether_scope_t *)at))
-                return true;
-            break;
-        }
-        tether_thread_t *where = runs_on(at);
-        if (where == NULL)
-            break;
-        if (walk->found < walk->room)
-            walk->cycle[walk->found++] = (tether_task_t *)at;
-        if (where == walk->us)
+            if (!walk->into_scopes || !waits_for_us(walk->to, (const tether_scope_t *)at))
+                return false;
+            walk->last = node;
             return true;
+        }
+        const tether_thread_t *where = runs_on(at);
+        if (where == NULL)
+            return false;
+        if (where == walk->to) {
+            walk->last = node;
+            return true;
+        }
         if (where->waits_claim != NULL) {
-            if (claim_leads_to_us(walk, where->waits_claim))
-                return true;
-            break;
+            remember(walk, where->waits_claim, node);
+            return false;
         }
         at = where->waits_for;
     }
-    walk->found = found;
     return false;
 }
 
-/* The root is all of the program's threads: any of them could give its loans back, so there is an edge only if there is one. */
-static bool is_alone(tether_runtime_t *rt, const tether_thread_t *thread)
+/* The root is all of the program's threads, and any of them could give back what it has: it is a place on a way only when there
+ * is just one. */
+static tether_thread_t *lonely_root(walk_t *walk)
 {
-    tether_lock(&rt->threads_lock);
-    bool alone = true;
-    for (const tether_thread_t *t = rt->threads; t && alone; t = t->next)
-        alone = t == thread || t->crew || load_relaxed(&t->exited);
-    tether_unlock(&rt->threads_lock);
-    return alone;
+    if (!walk->root_known) {
+        walk->root_known = true;
+        for (tether_thread_t *t = load_relaxed(&walk->to->rt)->threads; t; t = t->next) {
+            if (t->crew || atomic_load_explicit(&t->exited, memory_order_acquire))
+                continue;
+            if (walk->root != NULL)
+                return walk->root = NULL;
+            walk->root = t;
+        }
+    }
+    return walk->root;
 }
 
-static bool blocker_leads_to_us(tether_loan_t *loan, tether_claim_t *waiter, void *arg)
+/* A claim that stands before ours, too, goes on when its task does: it is granted and then given back, or given up. */
+static bool blocker_leads(tether_loan_t *loan, tether_claim_t *waiter, void *arg)
 {
     walk_t *walk = arg;
-    if (waiter != NULL)
-        return claim_leads_to_us(walk, waiter);
     if (loan->state == TETHER_LOAN_ENDED)
         return false; /* a raw view keeps it, and nobody knows who has that */
     tether_task_t *holder = load_relaxed(&loan->holder);
     if (holder != NULL)
-        return thread_leads_to_us(walk, &holder->node);
-    tether_thread_t *taker = loan->taker;
-    if (!is_alone(load_relaxed(&walk->us->rt), taker))
+        return follow(walk, &holder->node);
+    const tether_thread_t *thread = waiter != NULL ? waiter->thread : lonely_root(walk);
+    if (thread == NULL)
         return false;
-    if (taker == walk->us)
+    if (thread == walk->to) {
+        walk->last = NULL;
         return true;
-    return taker->waits_claim ? claim_leads_to_us(walk, taker->waits_claim) : thread_leads_to_us(walk, taker->waits_for);
+    }
+    if (thread->waits_claim != NULL)
+        remember(walk, thread->waits_claim, NULL);
+    return thread->waits_claim == NULL && follow(walk, thread->waits_for);
 }
 
-/* Only a walk holds two books, and there is one walk at a time. */
-static bool look_into(walk_t *walk, tether_claim_t *claim)
+static bool leads_back(walk_t *walk, const tether_node_t *node, tether_claim_t *claim)
 {
-    enum { DEPTH = 256 };
-    if (claim->walk == walk->number || walk->depth == DEPTH)
-        return false;
-    claim->walk = walk->number;
-    tether_book_t *book = claim->loan->book;
-    bool outer = book->walked;
-    if (!outer)
+    walk->number = ++load_relaxed(&walk->to->rt)->walks;
+    walk->todo = walk->at = NULL;
+    if (claim != NULL)
+        remember(walk, claim, NULL);
+    else if (follow(walk, node))
+        return true;
+    while ((walk->at = walk->todo) != NULL) {
+        walk->todo = walk->at->walk_todo;
+        tether_book_t *book = walk->at->loan->book;
         tether_lock(&book->lock);
-    book->walked = true;
-    walk->depth++;
-    bool leads = tether__claim_blocked(claim, blocker_leads_to_us, walk);
-    walk->depth--;
-    book->walked = outer;
-    if (!outer)
+        bool leads = tether__claim_blocked(walk->at, blocker_leads, walk);
         tether_unlock(&book->lock);
-    return leads;
+        if (leads)
+            return true;
+    }
+    return false;
 }
 
-static bool claim_leads_to_us(walk_t *walk, tether_claim_t *claim)
+static void tell_piece(const walk_t *walk, const tether_node_t *at, tether_wait_t *how)
 {
-    return claim->thread == walk->us || look_into(walk, claim);
+    while (at != NULL && at->kind == TETHER_NODE_TASK && how->cycle_len < TETHER_CYCLE_MAX) {
+        tether_task_t *task = (tether_task_t *)at;
+        tether_task_ref(task);
+        how->cycle[how->cycle_len++] = task;
+        const tether_thread_t *where = runs_on(at);
+        at = where != NULL && where != walk->to && where->waits_claim == NULL ? where->waits_for : NULL;
+    }
 }
 
-static tether_status_t note_wait(tether_thread_t *thread, tether_node_t *node, tether_claim_t *claim, tether_task_t **cycle,
-                                 size_t room, size_t *n)
+/* The tasks on the way that was found. It is linked backwards. */
+static void tell_way(const walk_t *walk, tether_wait_t *how)
 {
-    tether_runtime_t *rt = load_relaxed(&thread->rt);
-    walk_t walk = {.us = thread, .cycle = cycle, .room = room};
-    tether_lock(&rt->graph);
+    tether_claim_t *first = NULL;
+    for (tether_claim_t *c = walk->at, *from; c != NULL; c = from) {
+        from = c->walk_from;
+        c->walk_from = first;
+        first = c;
+    }
+    how->cycle_len = 0;
+    for (const tether_claim_t *c = first; c != NULL; c = c->walk_from)
+        tell_piece(walk, c->walk_via, how);
+    tell_piece(walk, walk->last, how);
+}
+
+/* Leaving a scope waits for all its children, so a cycle may be closed by the leaver; but it is the child's wait that must
+ * fail; and a wait may close one through a scope that somebody else leaves, which the walk does not enter. So whoever
+ * waits, directly or not, for us looks again. */
+static void rouse_waiters(tether_thread_t *us)
+{
+    walk_t walk = {.to = us};
+    for (tether_thread_t *t = load_relaxed(&us->rt)->threads; t; t = t->next)
+        if (t != us && (t->waits_for != NULL || t->waits_claim != NULL) && leads_back(&walk, t->waits_for, t->waits_claim))
+            tether_unpark(&t->parker);
+}
+
+tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_claim_t *claim, tether_wait_t *how)
+{
+    walk_t walk = {.to = thread, .into_scopes = true, .root_known = how->strangers};
+    tether_lock(&load_relaxed(&thread->rt)->graph);
     bool again = thread->waits_for == node && thread->waits_claim == claim;
     thread->waits_for = NULL;
     thread->waits_claim = NULL;
-    walk.number = ++rt->walks;
-    bool deadlock = claim ? look_into(&walk, claim) : thread_leads_to_us(&walk, node);
+    bool deadlock = leads_back(&walk, node, claim);
     if (deadlock) {
-        for (size_t i = 0; i < walk.found; i++)
-            tether_task_ref(cycle[i]);
-        *n = walk.found;
+        tell_way(&walk, how);
     } else {
         thread->waits_for = node;
         thread->waits_claim = claim;
         if (walk.scope_ahead && !again)
-            rouse_waiters(rt, thread);
+            rouse_waiters(thread);
     }
-    tether_unlock(&rt->graph);
+    tether_unlock(&load_relaxed(&thread->rt)->graph);
     return deadlock ? TETHER_DEADLOCK : TETHER_OK;
 }
 
-tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_task_t **cycle, size_t room,
-                                  size_t *n)
+void tether_owner_awake(tether_thread_t *thread)
 {
-    return note_wait(thread, node, NULL, cycle, room, n);
-}
-
-tether_status_t tether_owner_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_task_t **cycle, size_t room,
-                                        size_t *n)
-{
-    return note_wait(thread, NULL, claim, cycle, room, n);
+    tether_lock(&load_relaxed(&thread->rt)->graph);
+    thread->waits_for = NULL;
+    thread->waits_claim = NULL;
+    tether_unlock(&load_relaxed(&thread->rt)->graph);
 }

@@ -1,9 +1,10 @@
 /* The owner graph: who may join, move or let go of a guard, and who sleeps for whom. owner_graph.md has the rules and
- * the proof that nothing comes to own itself. One lock per runtime, a leaf; the common spawn and join never take it. */
+ * the proof that nothing comes to own itself. One lock per runtime; the common spawn and join never take it. */
 #ifndef TETHER_OWNER_H
 #define TETHER_OWNER_H
 
 #include "types.h"
+#include "wait.h"
 
 /* The node that the calling thread acts as: its innermost task, or NULL, the root. */
 static inline tether_node_t *tether_owner_current(const tether_thread_t *thread)
@@ -39,15 +40,12 @@ tether_task_t *tether_owner_parent(tether_task_t *task);
 /* Called as a task ends: shortens the way to its living owner, so that chains of ended owners do not grow. */
 void tether_owner_settle(tether_thread_t *thread, tether_task_t *task);
 
-/* Notes that the calling thread is about to sleep for `node` (a task or a scope), or, with NULL, that it no longer does.
- * returns DEADLOCK if that sleep could never end: then nothing was noted, and up to `room` tasks of the cycle, each with
- * a reference, are in `cycle`, their number in *n. */
-tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_task_t **cycle, size_t room,
-                                  size_t *n);
+/* Notes that the calling thread is about to sleep: for `node` (a task or a scope), or, when that is NULL, for a claim in a queue
+ * (borrow.h), which waits for all that stand in its way; one that has been granted waits for nobody.
+ * returns DEADLOCK if that sleep could never end: then nothing was noted, and how->cycle is filled. */
+tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_claim_t *claim, tether_wait_t *how);
 
-/* The same for a claim in a queue (borrow.h): who must act before it can be granted? A claim that has been granted waits for
- * nobody. */
-tether_status_t tether_owner_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_task_t **cycle, size_t room,
-                                        size_t *n);
+/* Takes the note back. */
+void tether_owner_awake(tether_thread_t *thread);
 
 #endif

@@ -130,7 +130,7 @@ bool tether_task_end(tether_thread_t *thread, tether_task_t *task, bool failed)
     tether_owner_settle(thread, task);
     if (task->scopes != NULL)
         tether_scope_drop_all(thread, task);
-    if (task->loans != NULL) /* the host has looked already; what a destructor borrowed since */
+    if (load_acquire(&task->loans) != NULL) /* the host has looked already; what a destructor borrowed since */
         tether_loans_end(task, NULL, NULL);
     tether_lane_ended(task);
     if (thread->crew && load_relaxed(&thread->top) == NULL)

@@ -32,7 +32,7 @@ static void native_thread_ends(void *unused)
 
 static void make_key(void) { pthread_key_create(&at_exit_key, native_thread_ends); }
 
-static void start_afresh(tether_thread_t *t, tether_runtime_t *rt)
+static void start_afresh(tether_thread_t *t, tether_runtime_t *rt, bool crew)
 {
     tether_task_t *spare = t->spare;
     unsigned spares = t->spares;
@@ -44,11 +44,12 @@ static void start_afresh(tether_thread_t *t, tether_runtime_t *rt)
     t->spares = spares;
     t->next = next;
     store_relaxed(&t->rt, rt);
+    t->crew = crew;
     t->spin = 20000;
     t->lane = add_relaxed(&rt->next_lane, 1) % rt->lanes_used;
 }
 
-tether_thread_t *tether_thread_new(tether_runtime_t *rt)
+tether_thread_t *tether_thread_new(tether_runtime_t *rt, bool crew)
 {
     tether_thread_t *t;
     tether_lock(&rt->graph); /* who looks for deadlocks may have met the record of a thread that has just ended */
@@ -57,10 +58,10 @@ tether_thread_t *tether_thread_new(tether_runtime_t *rt)
         if (atomic_load_explicit(&t->exited, memory_order_acquire))
             break;
     if (t) {
-        start_afresh(t, rt);
+        start_afresh(t, rt, crew);
     } else if ((t = tether_alloc(sizeof *t)) != NULL) {
         t->next = rt->threads;
-        start_afresh(t, rt);
+        start_afresh(t, rt, crew);
         rt->threads = t;
     }
     tether_unlock(&rt->threads_lock);
@@ -101,7 +102,7 @@ tether_thread_t *tether__thread_find(tether_runtime_t *rt)
     for (tether_thread_t *t = records; t; t = t->next_of_native)
         if (load_relaxed(&t->rt) == rt)
             return tether__thread = t;
-    tether_thread_t *t = tether_thread_new(rt);
+    tether_thread_t *t = tether_thread_new(rt, false);
     if (t != NULL)
         tether_thread_bind(t);
     return t;

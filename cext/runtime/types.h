@@ -102,7 +102,7 @@ struct tether_task {
     tether_task_t *below;                   /* the task that this one runs in place above; its thread only */
     tether_thread_t *_Atomic thread;        /* set when claimed; thread records outlive every task */
     tether_scope_t *scopes;                 /* open scopes of its body, innermost first; its thread only */
-    tether_loan_t *loans;                   /* what is lent to it; lane->lock */
+    tether_loan_t *_Atomic loans;           /* what is lent to it; written under lane->lock */
     _Atomic uint32_t word;
     uint16_t lane;                          /* index in rt->lanes */
     bool scope_kept;                        /* it has failed, and the scope's list holds its "alive" reference; scope->lock */
@@ -282,9 +282,9 @@ struct tether_runtime {
     _Atomic uint32_t resting;        /* threads inside tether_runtime_rest: what is idle leaves at once */
     uint32_t forks;                  /* tether__forks at its birth */
     _Atomic uint32_t drain_waited;
-    tether_lock_t graph;             /* owners, waits_for, waits_claim (owner_graph.md) */
+    tether_lock_t graph;             /* owners, waits_for, waits_claim (owner_graph.md); keeps `threads` as it is */
     uint64_t walks;                  /* rt->graph: walks for deadlocks so far */
-    tether_lock_t threads_lock;      /* guards `threads` */
+    tether_lock_t threads_lock;      /* guards `threads`, under rt->graph */
     tether_thread_t *threads;
     tether_crew_t crew;
     tether_ticker_t ticker;

@@ -87,7 +87,7 @@ static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tet
     for (;;) {
         /* A wait with a deadline ends by itself: no edge of a deadlock. */
         if (how->deadline == TETHER_FOREVER) {
-            status = tether_owner_wait(thread, goal->node, how->cycle, TETHER_CYCLE_MAX, &how->cycle_len);
+            status = tether_owner_wait(thread, goal->node, NULL, how);
             if (status != TETHER_OK)
                 break;
         }
@@ -112,14 +112,14 @@ static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tet
             break;
         if (how->help) {
             /* First: with the edge still noted, what we claim would seem to be waited for by itself. */
-            tether_owner_wait(thread, NULL, NULL, 0, NULL);
+            tether_owner_awake(thread);
             if ((how->helped = tether_lane_take_below(thread, goal->node)) != NULL) {
                 status = TETHER_HELP;
                 break;
             }
         }
     }
-    tether_owner_wait(thread, NULL, NULL, 0, NULL);
+    tether_owner_awake(thread);
     blocked(thread, false);
     return status;
 }
@@ -157,35 +157,47 @@ tether_status_t tether_wait_scope(tether_thread_t *thread, tether_scope_t *scope
     return wait_for(thread, &goal, how);
 }
 
-/* Whoever grants sets the flag and then wakes this thread's parker: no lot is needed, a claim has one waiter. */
-tether_status_t tether_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how)
+static bool claim_done(void *claim) { return load_acquire(&((tether_claim_t *)claim)->granted) != 0; }
+
+/* One look after another, until it is granted or something else is the matter. */
+static tether_status_t sleep_for_claim(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how, uint64_t until)
 {
-    tether_spin_t spin = tether_spin_start(thread);
-    while (!load_acquire(&claim->granted) && tether_spin_more(&spin))
-        ;
-    uint64_t until = first_look(thread, how);
     tether_status_t status = TETHER_OK;
-    blocked(thread, true);
-    while (!load_acquire(&claim->granted)) {
-        if (how->deadline == TETHER_FOREVER &&
-            (status = tether_owner_wait_claim(thread, claim, how->cycle, TETHER_CYCLE_MAX, &how->cycle_len)) != TETHER_OK)
+    while (status == TETHER_OK && !claim_done(claim)) {
+        if (how->deadline == TETHER_FOREVER && (status = tether_owner_wait(thread, NULL, claim, how)) != TETHER_OK)
             break;
         /* As in wait_for: after the last thing that could take our wake-up token. */
-        if (how->cancellable && tether_thread_cancelled(thread)) {
-            status = TETHER_CANCELLED;
-            break;
-        }
-        if (load_acquire(&claim->granted))
+        if (how->cancellable && tether_thread_cancelled(thread))
+            return TETHER_CANCELLED;
+        if (claim_done(claim))
             break;
         status = tether_park(&thread->parker, until);
         if (status == TETHER_TIMEOUT && how->deadline > tether_now())
             status = TETHER_INTERRUPTED;
-        if (status != TETHER_OK)
-            break;
     }
-    tether_owner_wait(thread, NULL, NULL, 0, NULL);
+    return status;
+}
+
+/* Whoever grants sets the flag and then wakes this thread's parker: no lot is needed, a claim has one waiter. */
+tether_status_t tether_wait_claim(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how)
+{
+    goal_t goal = {.done = claim_done, .what = claim};
+    tether_spin_t spin = tether_spin_start(thread);
+    if (spin_for(&goal, &spin))
+        return TETHER_OK;
+    uint64_t until = first_look(thread, how);
+    blocked(thread, true);
+    tether_status_t status = sleep_for_claim(thread, claim, how, until);
+    tether_owner_awake(thread);
     blocked(thread, false);
-    return load_acquire(&claim->granted) ? TETHER_OK : status;
+    if (!claim_done(claim))
+        return status;
+    if (status == TETHER_DEADLOCK) { /* somebody from outside the cycle has made room */
+        while (how->cycle_len > 0)
+            tether_task_unref(thread, how->cycle[--how->cycle_len]);
+    }
+    tether_spin_learn(&spin);
+    return TETHER_OK;
 }
 
 tether_status_t tether_wait_until(tether_thread_t *thread, tether_wait_t *how)

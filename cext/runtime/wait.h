@@ -15,8 +15,9 @@ typedef struct {
     bool cancellable;       /* look at cancellation of the caller */
     bool help;              /* may answer HELP */
     bool slices;            /* wake up now and then for signals that another thread may have received */
+    bool strangers;         /* the program may have threads that the runtime has not met: nobody is taken for all of the root */
     tether_task_t *helped;  /* HELP: claimed for the caller, who must run it and then call again */
-    tether_task_t *cycle[TETHER_CYCLE_MAX]; /* DEADLOCK: each with a reference */
+    tether_task_t *cycle[TETHER_CYCLE_MAX]; /* DEADLOCK: who waits for whom, each with a reference */
     size_t cycle_len;
 } tether_wait_t;
 
