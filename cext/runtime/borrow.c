@@ -602,7 +602,7 @@ static bool tree_is_sound(const tether_loan_t *t, left_t *left)
 {
     if (t == NULL)
         return true;
-    tether_loan_t copy = *t;
+    tether_loan_t copy = {.stop = t->stop, .exclusive = t->exclusive, .left = t->left, .right = t->right};
     pull(&copy);
     if (copy.reach != t->reach || copy.reach_exclusive != t->reach_exclusive || !tree_is_sound(t->left, left))
         return false;
