@@ -58,21 +58,20 @@ static tether_loan_t *join(tether_loan_t *less, tether_loan_t *more)
     return more;
 }
 
-static tether_loan_t *put_in(tether_loan_t *t, tether_loan_t *loan)
+/* Above the place where it goes in, the reaches can only grow: no need to look at what hangs beside the way. */
+static void put_in(tether_loan_t **link, tether_loan_t *loan)
 {
-    if (t == NULL || loan->priority > t->priority) {
-        split(t, loan, &loan->left, &loan->right);
-        pull(loan);
-        return loan;
+    for (tether_loan_t *t; (t = *link) != NULL && loan->priority <= t->priority; link = before(loan, t) ? &t->left : &t->right) {
+        t->reach = most(t->reach, loan->stop);
+        if (loan->exclusive)
+            t->reach_exclusive = most(t->reach_exclusive, loan->stop);
     }
-    if (before(loan, t))
-        t->left = put_in(t->left, loan);
-    else
-        t->right = put_in(t->right, loan);
-    pull(t);
-    return t;
+    split(*link, loan, &loan->left, &loan->right);
+    pull(loan);
+    *link = loan;
 }
 
+/* A reach changes only where it was this loan's. */
 static tether_loan_t *take_out(tether_loan_t *t, const tether_loan_t *loan)
 {
     if (t == loan)
@@ -81,7 +80,8 @@ static tether_loan_t *take_out(tether_loan_t *t, const tether_loan_t *loan)
         t->left = take_out(t->left, loan);
     else
         t->right = take_out(t->right, loan);
-    pull(t);
+    if (t->reach == loan->stop || t->reach_exclusive == loan->stop)
+        pull(t);
     return t;
 }
 
@@ -103,18 +103,20 @@ static bool may_conflict(const tether_loan_t *t, const tether_loan_t *wanted)
     return t != NULL && (wanted->exclusive ? t->reach : t->reach_exclusive) > wanted->start && !is_empty(wanted);
 }
 
-/* The first in order that conflicts. */
+/* The first in order that conflicts. If the left side reaches into the range and yet nothing there conflicts, what reaches so far
+ * begins beyond the range, and so does all that is further right: one way down is enough. */
 static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
 {
-    while (may_conflict(t, wanted)) {
-        tether_loan_t *hit = find(t->left, wanted);
-        if (hit != NULL)
-            return hit;
-        if (t->start >= wanted->stop)
-            return NULL;
-        if (conflict(t, wanted))
+    if (!may_conflict(t, wanted))
+        return NULL;
+    while (t != NULL) {
+        if (may_conflict(t->left, wanted)) {
+            t = t->left;
+        } else if (conflict(t, wanted)) {
             return t;
-        t = t->right;
+        } else {
+            t = t->start < wanted->stop ? t->right : NULL;
+        }
     }
     return NULL;
 }
@@ -130,7 +132,7 @@ static void lend_directly(tether_book_t *book, tether_loan_t *loan)
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
     loan->priority = x ^ (x >> 31);
-    book->root = put_in(book->root, loan);
+    put_in(&book->root, loan);
 }
 
 /* ---- the queue; book->lock ------------------------------------------------------------------------------------------------- */
