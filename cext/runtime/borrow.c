@@ -7,7 +7,7 @@
 #include "task.h"
 #include "thread.h"
 
-/* ---- the tree; book->lock -------------------------------------------------------------------------------------------------- */
+/* ---- the tree; book->lock ----------------------------------------------------------------------------------------- */
 
 static bool before(const tether_loan_t *a, const tether_loan_t *b)
 {
@@ -61,7 +61,8 @@ static tether_loan_t *join(tether_loan_t *less, tether_loan_t *more)
 /* Above the place where it goes in, the reaches can only grow: no need to look at what hangs beside the way. */
 static void put_in(tether_loan_t **link, tether_loan_t *loan)
 {
-    for (tether_loan_t *t; (t = *link) != NULL && loan->priority <= t->priority; link = before(loan, t) ? &t->left : &t->right) {
+    for (tether_loan_t *t; (t = *link) != NULL && loan->priority <= t->priority;) {
+        link = before(loan, t) ? &t->left : &t->right;
         t->reach = most(t->reach, loan->stop);
         if (loan->exclusive)
             t->reach_exclusive = most(t->reach_exclusive, loan->stop);
@@ -103,8 +104,8 @@ static bool may_conflict(const tether_loan_t *t, const tether_loan_t *wanted)
     return t != NULL && (wanted->exclusive ? t->reach : t->reach_exclusive) > wanted->start && !is_empty(wanted);
 }
 
-/* The first in order that conflicts. If the left side reaches into the range and yet nothing there conflicts, what reaches so far
- * begins beyond the range, and so does all that is further right: one way down is enough. */
+/* The first in order that conflicts. If the left side reaches into the range and yet nothing there conflicts, what reaches so
+ * far begins beyond the range, and so does all that is further right: one way down is enough. */
 static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
 {
     if (!may_conflict(t, wanted))
@@ -135,7 +136,7 @@ static void lend_directly(tether_book_t *book, tether_loan_t *loan)
     put_in(&book->root, loan);
 }
 
-/* ---- the queue; book->lock ------------------------------------------------------------------------------------------------- */
+/* ---- the queue; book->lock ---------------------------------------------------------------------------------------- */
 
 /* A claim older than `until` (NULL: than a newcomer) that conflicts with the loan. */
 static tether_claim_t *older(tether_book_t *book, const tether_loan_t *loan, const tether_claim_t *until)
@@ -152,8 +153,8 @@ static void unqueue(tether_book_t *book, tether_claim_t *claim)
     *(claim->next ? &claim->next->prev : &book->last) = claim->prev;
 }
 
-/* `gone`, a loan or what a claim was for, is not in the way any more: for whom is there room now? Whoever did not conflict with it
- * has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. */
+/* `gone`, a loan or what a claim was for, is not in the way any more: for whom is there room now? Whoever did not conflict
+ * with it has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. */
 static void grant(tether_book_t *book, const tether_loan_t *gone)
 {
     for (tether_claim_t *c = book->first, *next; c != NULL; c = next) {
@@ -168,7 +169,7 @@ static void grant(tether_book_t *book, const tether_loan_t *gone)
     }
 }
 
-/* ---- holders --------------------------------------------------------------------------------------------------------------- */
+/* ---- holders ------------------------------------------------------------------------------------------------------ */
 
 static void enlist(tether_loan_t *loan)
 {
@@ -250,7 +251,7 @@ void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_
         tether_task_unref(thread, from);
 }
 
-/* ---- borrowing ------------------------------------------------------------------------------------------------------------- */
+/* ---- borrowing ---------------------------------------------------------------------------------------------------- */
 
 /* The part of a loan that is lent further and in the way, as deep as it goes; else the loan. */
 static tether_loan_t *innermost(tether_loan_t *loan, const tether_loan_t *wanted)
@@ -344,7 +345,7 @@ bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg
     return granted;
 }
 
-/* ---- lending further, and ending; book->lock --------------------------------------------------------------------------------- */
+/* ---- lending further, and ending; book->lock ---------------------------------------------------------------------- */
 
 static bool is_idle(const tether_loan_t *loan)
 {
@@ -465,7 +466,7 @@ tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *lo
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
 
-/* ---- views ------------------------------------------------------------------------------------------------------------------- */
+/* ---- views -------------------------------------------------------------------------------------------------------- */
 
 tether_status_t tether_loan_view(tether_loan_t *loan)
 {
@@ -485,7 +486,7 @@ void tether_loan_unview(tether_loan_t *loan)
     tether_unlock(&loan->book->lock);
 }
 
-/* ---- the ends of tasks and of memory ------------------------------------------------------------------------------------------- */
+/* ---- the ends of tasks and of memory ------------------------------------------------------------------------------ */
 
 /* pre: the lane's lock, which keeps the loan from being forgotten. returns whether views keep it. */
 static bool end_for_task(tether_task_t *task, tether_loan_t *loan, tether_blame_t *each, void *arg)
@@ -524,7 +525,7 @@ void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan)
     drop_holder(thread, loan);
 }
 
-/* ---- for owner.c and the tests --------------------------------------------------------------------------------------------------- */
+/* ---- for owner.c and the tests ------------------------------------------------------------------------------------ */
 
 /* The loan and what is lent of it, as deep as it goes: all of them must be gone before its range is free. */
 static bool any_of(tether_loan_t *loan, tether_blocker_t *is, void *arg)

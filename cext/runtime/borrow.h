@@ -94,8 +94,8 @@ tether_status_t tether_loan_clone(tether_thread_t *thread, tether_loan_t *loan, 
 /* Ends an exclusive loan and begins a shared one of its range, with nobody in between. CONFLICT as for lend. */
 tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *shared);
 
-/* Ends it. Without `views_too` a loan that is viewed or lent further stays LIVE, and the answer is CONFLICT; so it is for one that
- * has ended. */
+/* Ends it. Without `views_too` a loan that is viewed or lent further stays LIVE, and the answer is CONFLICT; so it is for one
+ * that has ended. */
 tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too);
 
 /* Begins and ends a raw view, by anyone the host admits. begin: CONFLICT when it is not LIVE, or suspended. */
@@ -105,8 +105,8 @@ void tether_loan_unview(tether_loan_t *loan);
 /* Makes `to` (running nothing yet, or NULL: the root) the holder. The caller acts for the present one. */
 void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_t *to);
 
-/* Ends all loans that a task holds; called by its thread before tether_task_end. each: called for every one that stays in the book
- * because it is viewed, under a lock; may be NULL. returns their number. */
+/* Ends all loans that a task holds; called by its thread before tether_task_end. each: called for every one that stays in the
+ * book because it is viewed, under locks, as blame is; may be NULL. returns their number. */
 size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg);
 
 /* Does the task hold any? Others may end them at any moment. */

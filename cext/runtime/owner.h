@@ -40,8 +40,8 @@ tether_task_t *tether_owner_parent(tether_task_t *task);
 /* Called as a task ends: shortens the way to its living owner, so that chains of ended owners do not grow. */
 void tether_owner_settle(tether_thread_t *thread, tether_task_t *task);
 
-/* Notes that the calling thread is about to sleep: for `node` (a task or a scope), or, when that is NULL, for a claim in a queue
- * (borrow.h), which waits for all that stand in its way; one that has been granted waits for nobody.
+/* Notes that the calling thread is about to sleep: for `node` (a task or a scope), or, when that is NULL, for a claim in a
+ * queue (borrow.h), which waits for all that stand in its way; one that has been granted waits for nobody.
  * returns DEADLOCK if that sleep could never end: then nothing was noted, and how->cycle is filled. */
 tether_status_t tether_owner_wait(tether_thread_t *thread, tether_node_t *node, tether_claim_t *claim, tether_wait_t *how);
 

@@ -1,5 +1,5 @@
-/* Borrows between threads: what is lent is exclusive (ThreadSanitizer watches plain accesses), every wait ends, and ends race with
- * whoever forgets, moves and blames. G13, G14, faults 19, 21, 22. */
+/* Borrows between threads: what is lent is exclusive (ThreadSanitizer watches plain accesses), every wait ends, and ends race
+ * with whoever forgets, moves and blames. G13, G14, faults 19, 21, 22. */
 #include "harness.h"
 
 #include "borrowing.h"

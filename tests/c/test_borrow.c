@@ -156,8 +156,8 @@ TEST(blame_names_the_innermost_holder_or_the_claim)
 {
     desk_t desk;
     open_desk(&desk);
-    tether_loan_t whole = writing(0, 100), low = writing(0, 50), high = writing(60, 90), inner = writing(70, 80), *list[] = {&low, &high},
-                  *deep[] = {&inner};
+    tether_loan_t whole = writing(0, 100), low = writing(0, 50), high = writing(60, 90), inner = writing(70, 80);
+    tether_loan_t *list[] = {&low, &high}, *deep[] = {&inner};
     act_as(&desk, 0);
     CHECK(take(&desk, &whole) == TETHER_OK);
     CHECK(tether_loan_lend(desk.thread, &whole, list, 2) == TETHER_OK);
@@ -453,7 +453,7 @@ TEST(who_gives_up_lets_those_behind_go_on)
     close_desk(&desk);
 }
 
-/* ---- random operations against the rule, spelled out over a list ------------------------------------------------------------ */
+/* ---- random operations against the rule, spelled out over a list -------------------------------------------------- */
 
 enum { SLOTS = 40, SPACE = 24, STEPS = SCALE(6000, 1500), SEEDS = 12 };
 
@@ -486,7 +486,8 @@ static size_t pick(model_t *m, size_t n)
 
 static bool clash(const slot_t *a, const slot_t *b)
 {
-    return (a->exclusive || b->exclusive) && a->start < b->stop && b->start < a->stop && a->start < a->stop && b->start < b->stop;
+    size_t start = a->start > b->start ? a->start : b->start, stop = a->stop < b->stop ? a->stop : b->stop;
+    return (a->exclusive || b->exclusive) && start < stop;
 }
 
 static int parts_of(const model_t *m, int lender)
@@ -507,7 +508,8 @@ static bool blocked(const model_t *m, const slot_t *wanted, long turn)
 {
     for (int i = 0; i < SLOTS; i++) {
         const slot_t *s = &m->slots[i];
-        if (s != wanted && clash(s, wanted) && ((s->kind == WAITING && s->turn < turn) || (s->kind >= LIVE && s->lender < 0 && in_book(m, i))))
+        bool counts = s->kind == WAITING ? s->turn < turn : s->kind >= LIVE && s->lender < 0 && in_book(m, i);
+        if (s != wanted && counts && clash(s, wanted))
             return true;
     }
     return false;
@@ -564,7 +566,8 @@ static int new_slot(model_t *m, size_t start, size_t stop, bool exclusive)
         slot_t *s = &m->slots[i];
         if (s->kind != FREE)
             continue;
-        *s = (slot_t){.loan = malloc(sizeof *s->loan), .start = start, .stop = stop, .exclusive = exclusive, .lender = -1, .born_of = -1};
+        *s = (slot_t){.start = start, .stop = stop, .exclusive = exclusive, .lender = -1, .born_of = -1};
+        s->loan = malloc(sizeof *s->loan);
         memset(s->loan, 0xa5, sizeof *s->loan);
         s->loan->start = start;
         s->loan->stop = stop;
