@@ -112,7 +112,8 @@ size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg);
 /* Does the task hold any? Others may end them at any moment. */
 bool tether_task_borrows(tether_task_t *task);
 
-/* Before the loan's memory is freed, on any thread. pre: it is not viewed, and its parts have been forgotten. */
+/* Before the loan's memory is freed, on any thread; also of one that was refused, but not of one that was never asked for.
+ * pre: it is not viewed, and its parts have been forgotten. */
 void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan);
 
 /* Is any loan in the way of the claim, any part of such a loan, or any claim before it, such that is(blocker, waiter, arg)?

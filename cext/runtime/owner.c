@@ -184,9 +184,9 @@ static tether_thread_t *runs_on(const tether_node_t *node)
 /* ---- deadlocks ---------------------------------------------------------------------------------------------------- */
 
 /* A walk along what is waited for: does it come to a thread that is about to sleep? Every wait needs all of what it waits for,
- * so one way back is enough. The edges go from threads: whatever runs in place above a task is what that task waits for. rt->graph
- * is held all along, so no thread whose wait is noted gets on; what is on a way back therefore stays as it is when its book has
- * been unlocked. Claims that were met and not looked into yet are in a list of their own: no recursion, ways may be long. */
+ * so one way back is enough. The edges go from threads: whatever runs in place above a task is what that task waits for.
+ * rt->graph is held all along, so no thread whose wait is noted gets on; what is on a way back therefore stays as it is when its
+ * book has been unlocked. Claims that were met and not looked into yet are in a list: no recursion, ways may be long. */
 typedef struct {
     const tether_thread_t *to;
     tether_claim_t *todo, *at;

@@ -79,7 +79,8 @@ TEST(blocks_are_recycled)
     long blocks = atomic_load(&harness_blocks);
     for (int i = 0; i < 1000; i++)
         host_join(&host, host_spawn(&host, succeed, NULL));
-    CHECK(atomic_load(&harness_blocks) < blocks + 100); /* a busy machine may have brought a few threads, with blocks of their own */
+    /* A busy machine may have brought a few threads, with blocks of their own. */
+    CHECK(atomic_load(&harness_blocks) < blocks + 100);
     host_finish(&host);
 }
 
