@@ -520,8 +520,7 @@ bool tether_task_borrows(tether_task_t *task) { return load_acquire(&task->loans
 
 void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan)
 {
-    if (tether_loan_end(loan, true) != TETHER_OK)
-        unlist(loan); /* wait for the holder's end, if it is that which has ended the loan */
+    tether_loan_end(loan, true); /* if the holder's end was faster, it has no more to do with the loan */
     drop_holder(thread, loan);
 }
 

@@ -548,18 +548,36 @@ TEST(a_holder_that_is_queued_is_waited_for)
 }
 
 /* An escaped view may be anybody's. */
+typedef struct {
+    actor_t *waiter;
+    tether_loan_t *viewed;
+} viewer_t;
+
+static void *unview_when_both_sleep(void *arg)
+{
+    viewer_t *v = arg;
+    host_t *host = &v->waiter->stage->host;
+    while (!is_asleep(host, NULL) || !is_asleep(host, v->waiter->job))
+        sched_yield();
+    tether_loan_unview(v->viewed);
+    return NULL;
+}
+
 TEST(a_view_of_an_ended_loan_is_no_deadlock)
 {
     stage_t stage;
     set_stage(&stage, false);
     actor_t a = {.wants = true, .wanted = writing(0, 1)};
     tether_loan_t held = reading(0, 10);
+    viewer_t viewer = {&a, &held};
     CHECK(borrow(&stage.host, &stage.book, &held) == TETHER_OK);
     CHECK(tether_loan_view(&held) == TETHER_OK && tether_loan_end(&held, true) == TETHER_OK);
     enter(&stage, &a);
     go(&a);
-    CHECK(host_wait(&stage.host, a.job, HOST_ELSEWHERE, tether_now() + 1) == TETHER_TIMEOUT);
-    tether_loan_unview(&held);
+    pthread_t thread;
+    pthread_create(&thread, NULL, unview_when_both_sleep, &viewer);
+    CHECK(host_wait(&stage.host, a.job, HOST_ELSEWHERE, TETHER_FOREVER) == TETHER_OK);
+    pthread_join(thread, NULL);
     leave(&a);
     CHECK(a.answer == TETHER_OK);
     forget(&stage.host, &held);
