@@ -293,6 +293,9 @@ static bool leave_loans(host_t *host, void *arg)
         CHECK(borrow(host, &legacy->field.book, loan) == TETHER_OK);
         atomic_store(&legacy->shelf[i], loan);
     }
+    /* The end comes while the last of them is being forgotten. */
+    for (int i = 0; !host->serial && i < 3000 && atomic_load(&legacy->shelf[LEFT - 1]) != NULL; i++)
+        tether_pause();
     return true;
 }
 
