@@ -7,6 +7,9 @@
 #include "task.h"
 #include "thread.h"
 
+/* state, views and parts are written under book->lock only, so a plain load and store do. */
+#define bump(counter, by) store_relaxed(&(counter), load_relaxed(&(counter)) + (by))
+
 /* ---- the tree; book->lock ----------------------------------------------------------------------------------------- */
 
 static bool before(const tether_loan_t *a, const tether_loan_t *b)
@@ -124,7 +127,7 @@ static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
 
 static void lend_directly(tether_book_t *book, tether_loan_t *loan)
 {
-    loan->state = TETHER_LOAN_LIVE;
+    store_relaxed(&loan->state, TETHER_LOAN_LIVE);
     loan->left = loan->right = NULL;
     if (is_empty(loan))
         return;
@@ -218,9 +221,10 @@ static void set_holder(tether_thread_t *thread, tether_book_t *book, tether_loan
     if (task != NULL)
         tether_task_ref(task);
     loan->book = book;
-    loan->state = TETHER_LOAN_NEW;
+    store_relaxed(&loan->state, TETHER_LOAN_NEW);
     loan->listed = false;
-    loan->views = loan->parts = 0;
+    store_relaxed(&loan->views, 0);
+    store_relaxed(&loan->parts, 0);
     loan->lender = loan->part_first = NULL;
     loan->taker = thread;
     store_relaxed(&loan->holder, task);
@@ -354,14 +358,14 @@ static bool is_idle(const tether_loan_t *loan)
 
 static void add_part(tether_loan_t *lender, tether_loan_t *part)
 {
-    part->state = TETHER_LOAN_LIVE;
+    store_relaxed(&part->state, TETHER_LOAN_LIVE);
     part->lender = lender;
     part->part_prev = NULL;
     part->part_next = lender->part_first;
     if (part->part_next != NULL)
         part->part_next->part_prev = part;
     lender->part_first = part;
-    lender->parts++;
+    bump(lender->parts, 1);
 }
 
 /* It has ended, and nothing keeps it any more: out of the book, and with it, perhaps, the lender. */
@@ -380,7 +384,7 @@ static void settle(tether_loan_t *loan)
         *(loan->part_prev ? &loan->part_prev->part_next : &lender->part_first) = loan->part_next;
         if (loan->part_next != NULL)
             loan->part_next->part_prev = loan->part_prev;
-        lender->parts--;
+        bump(lender->parts, -1u);
         loan->lender = NULL;
         loan = lender;
     }
@@ -388,7 +392,7 @@ static void settle(tether_loan_t *loan)
 
 static void end(tether_loan_t *loan)
 {
-    loan->state = TETHER_LOAN_ENDED;
+    store_relaxed(&loan->state, TETHER_LOAN_ENDED);
     settle(loan);
 }
 
@@ -473,7 +477,7 @@ tether_status_t tether_loan_view(tether_loan_t *loan)
     tether_lock(&loan->book->lock);
     bool may = loan->state == TETHER_LOAN_LIVE && loan->parts == 0;
     if (may)
-        loan->views++;
+        bump(loan->views, 1);
     tether_unlock(&loan->book->lock);
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
@@ -481,7 +485,7 @@ tether_status_t tether_loan_view(tether_loan_t *loan)
 void tether_loan_unview(tether_loan_t *loan)
 {
     tether_lock(&loan->book->lock);
-    loan->views--;
+    bump(loan->views, -1u);
     settle(loan);
     tether_unlock(&loan->book->lock);
 }
@@ -514,6 +518,15 @@ size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg)
         tether_unlock(lock);
     }
     return kept;
+}
+
+void tether_loans_each(tether_task_t *task, tether_blame_t *each, void *arg)
+{
+    tether_lock_t *lock = &tether_task_lane(task)->lock;
+    tether_lock(lock);
+    for (tether_loan_t *loan = load_relaxed(&task->loans); loan != NULL; loan = loan->next)
+        each(loan, arg);
+    tether_unlock(lock);
 }
 
 bool tether_task_borrows(tether_task_t *task) { return load_acquire(&task->loans) != NULL; }

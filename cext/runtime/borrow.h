@@ -109,6 +109,9 @@ void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_
  * book because it is viewed, under locks, as blame is; may be NULL. returns their number. */
 size_t tether_loans_end(tether_task_t *task, tether_blame_t *each, void *arg);
 
+/* Calls each for every loan that a task holds, under locks. */
+void tether_loans_each(tether_task_t *task, tether_blame_t *each, void *arg);
+
 /* Does the task hold any? Others may end them at any moment. */
 bool tether_task_borrows(tether_task_t *task);
 
