@@ -82,6 +82,20 @@ static void raise_deadlock(state_t *st, tether_wait_t *how)
     Py_DECREF(cycle);
 }
 
+/* Are there threads of the program that the runtime may not have met? Any of them could give back what the root has borrowed. */
+static bool has_strangers(state_t *st)
+{
+    PyObject *active = st->threading ? PyDict_GetItemString(st->threading, "_active") : NULL;
+    PyObject *threads = active && PyDict_Check(active) ? PyDict_Values(active) : NULL;
+    Py_ssize_t others = 0;
+    for (Py_ssize_t i = 0; threads != NULL && i < PyList_GET_SIZE(threads); i++)
+        others += strcmp(Py_TYPE(PyList_GET_ITEM(threads, i))->tp_name, "CrewThread") != 0;
+    if (threads == NULL)
+        PyErr_Clear();
+    Py_XDECREF(threads);
+    return threads == NULL || others > 1;
+}
+
 typedef tether_status_t wait_fn(tether_thread_t *thread, void *what, tether_wait_t *how);
 
 static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how)
@@ -109,6 +123,7 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
 {
     *raised = false;
     how->slices = thread->ident == st->main_thread;
+    how->strangers = tether_lane_movables(st->rt) > 0 && has_strangers(st);
     for (;;) {
         tether_status_t status = detached(thread, wait, what, how);
         if (status == TETHER_HELP) {

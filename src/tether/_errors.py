@@ -122,10 +122,11 @@ class DeadlockError(TetherError):
     cycle: list[TaskRef]
 
     def __init__(self, cycle: list[TaskRef]) -> None:
-        steps = "; ".join([f"'{task.name}' (spawned at {task.spawned_at})" for task in cycle]) or "its own scope"
+        steps = "; ".join([f"'{task.name}' (spawned at {task.spawned_at})" for task in cycle])
+        why = f"for {steps}, which waits for" if steps else "for a scope that waits for, or a borrow that is held by,"
         super().__init__(
-            f"this wait can never end: it is for {steps}, which waits for the task that is to wait here. "
-            "Let one of them return instead of waiting"
+            f"this wait can never end: it is {why} the one that is to wait here. Let one of them return, or give back "
+            "what it has borrowed, instead of waiting"
         )
         self.cycle = cycle
 
