@@ -132,11 +132,13 @@ static PyObject *core_counters(PyObject *module, PyObject *unused)
     (void)unused;
     tether_runtime_t *rt = st_of(module)->rt;
     tether_lane_queued(rt, true);
-    return Py_BuildValue("KKKIKI", (unsigned long long)tether_runtime_live(rt),
+    return Py_BuildValue("KKKIKIIKK", (unsigned long long)tether_runtime_live(rt),
                          (unsigned long long)(tether_lane_queued(rt, false) + tether_lane_waiting(rt)),
                          (unsigned long long)tether_lane_running(rt), (unsigned)tether_crew_busy(rt),
                          (unsigned long long)(tether_lane_armed(rt) < 0 ? 0 : tether_lane_armed(rt)),
-                         (unsigned)load_relaxed(&rt->scopes_open));
+                         (unsigned)load_relaxed(&rt->scopes_open), (unsigned)load_relaxed(&rt->regions),
+                         (unsigned long long)(tether_lane_lent(rt) < 0 ? 0 : tether_lane_lent(rt)),
+                         (unsigned long long)load_relaxed(&rt->bytes_mapped));
 }
 
 static PyObject *core_facts(PyObject *module, PyObject *unused)
@@ -304,7 +306,7 @@ static PyMethodDef methods[] = {
      "Parameters:\n"
      "  check: the default of spawn and scopes: 'warn', 'strict' or 'off'.\n"
      "  max_threads: most native threads for tasks that are not dedicated; it bounds the progress guarantee (G8)."},
-    {"_counters", core_counters, METH_NOARGS, "(live, queued, running, busy threads, guards, open scopes)"},
+    {"_counters", core_counters, METH_NOARGS, "(live, queued, running, busy threads, guards, open scopes, regions, borrows, bytes mapped)"},
     {"_facts", core_facts, METH_NOARGS, "What this build and machine are, as a dict."},
     {"_report_unraisable", core_report_unraisable, METH_VARARGS, "Hands an exception to sys.unraisablehook."},
     {"_supervise", core_supervise, METH_VARARGS, "Gives a new scope a supervisor's policy; returns the scope."},

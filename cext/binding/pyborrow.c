@@ -43,6 +43,10 @@ static void raise_object(PyObject *exc)
 
 void blame_raise(state_t *st, blame_t *blame, PyObject *source, const char *verb, const size_t *wanted)
 {
+    if (!blame->found) { /* the memory unit's protection could not be changed */
+        PyErr_NoMemory();
+        return;
+    }
     PyObject *what = source_text(st, source), *module = lending_module();
     PyObject *range = range_of(source, st, blame->start, blame->stop);
     PyObject *want = wanted ? range_of(source, st, wanted[0], wanted[1]) : Py_NewRef(Py_None);
@@ -154,11 +158,12 @@ static int lend(const lending_t *from, tether_thread_t *thread, borrow_t *b, PyO
     if (checkpoint(from->st, thread) < 0)
         return -1;
     tether_claim_t claim;
-    if (tether_borrow_queue(thread, from->book, &claim, loan) == TETHER_OK)
-        return 0;
+    tether_status_t status = tether_borrow_queue(thread, from->book, &claim, loan);
+    if (status != TETHER_CONFLICT)
+        return status == TETHER_OK ? 0 : (PyErr_NoMemory(), -1);
     tether_wait_t how = {.deadline = deadline, .cancellable = true};
     bool raised;
-    tether_status_t status = wait_claim(from->st, thread, &claim, &how, &raised);
+    status = wait_claim(from->st, thread, &claim, &how, &raised);
     return status == TETHER_OK && !raised ? 0 : raise_unborrowed(from, thread, &claim, &how, status, raised);
 }
 

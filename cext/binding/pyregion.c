@@ -439,8 +439,12 @@ static PyObject *region_split_at(PyObject *self, PyObject *offset)
                      r->core.granule, at);
     } else if ((left = region_alloc(r->st, r->name, r->mode)) != NULL && (right = region_alloc(r->st, r->name, r->mode)) != NULL &&
                (pair = PyTuple_Pack(2, left, right)) != NULL) {
-        tether_region_cut(&r->core, (size_t)at, &left->core, &right->core);
-        r->moved = true;
+        int error = tether_region_cut(&r->core, (size_t)at, &left->core, &right->core);
+        if (error != 0) {
+            raise_os(error, NULL);
+            Py_CLEAR(pair);
+        }
+        r->moved = error == 0;
     }
     if (pair == NULL)
         tether_region_let_go(thread, &r->core);
@@ -465,8 +469,12 @@ static PyObject *region_merge(PyObject *self, PyObject *other)
             PyErr_SetString(PyExc_ValueError, "merge takes the right-hand neighbour that was cut from the same region, with the "
                                               "same protection");
         } else if ((whole = region_alloc(r->st, r->name, r->mode)) != NULL) {
-            tether_region_merge(&r->core, &o->core, &whole->core);
-            r->moved = o->moved = true;
+            int error = tether_region_merge(&r->core, &o->core, &whole->core);
+            if (error != 0) {
+                raise_os(error, NULL);
+                Py_CLEAR(whole);
+            }
+            r->moved = o->moved = error == 0;
         }
         if (whole == NULL)
             tether_region_let_go(thread, &o->core);

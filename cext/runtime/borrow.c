@@ -125,9 +125,18 @@ static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
     return NULL;
 }
 
+/* How many are lent: the sum over lanes. */
+static void count(const tether_loan_t *loan, int change)
+{
+    tether_runtime_t *rt = load_relaxed(&loan->taker->rt);
+    if (loan->host != NULL && rt != NULL)
+        add_relaxed(&rt->lanes[loan->taker->lane].lent, change);
+}
+
 static void lend_directly(tether_book_t *book, tether_loan_t *loan)
 {
     store_relaxed(&loan->state, TETHER_LOAN_LIVE);
+    count(loan, 1);
     loan->left = loan->right = NULL;
     if (is_empty(loan))
         return;
@@ -156,6 +165,19 @@ static void unqueue(tether_book_t *book, tether_claim_t *claim)
     *(claim->next ? &claim->next->prev : &book->last) = claim->prev;
 }
 
+static int reshield(tether_book_t *book, const tether_loan_t *loan)
+{
+    return book->shield == NULL || is_empty(loan) ? 0 : book->shield(book, loan->start, loan->stop);
+}
+
+static void unlend(tether_book_t *book, tether_loan_t *loan)
+{
+    if (!is_empty(loan))
+        book->root = take_out(book->root, loan);
+    store_relaxed(&loan->state, TETHER_LOAN_NEW);
+    count(loan, -1);
+}
+
 /* `gone`, a loan or what a claim was for, is not in the way any more: for whom is there room now? Whoever did not conflict
  * with it has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. */
 static void grant(tether_book_t *book, const tether_loan_t *gone)
@@ -167,7 +189,10 @@ static void grant(tether_book_t *book, const tether_loan_t *gone)
         tether_thread_t *thread = c->thread;
         unqueue(book, c);
         lend_directly(book, c->loan);
-        store_release(&c->granted, 1u); /* its stack frame may be gone from here on; the thread's record stays */
+        bool failed = reshield(book, c->loan) != 0;
+        if (failed)
+            unlend(book, c->loan);
+        store_release(&c->granted, failed ? 2u : 1u); /* its stack frame may be gone from here on; the thread's record stays */
         tether_unpark(&thread->parker);
     }
 }
@@ -278,6 +303,14 @@ static tether_loan_t *in_the_way(tether_book_t *book, const tether_loan_t *wante
     return claim ? claim->loan : NULL;
 }
 
+static void unlend_all(tether_book_t *book, tether_loan_t *const *loans, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        unlend(book, loans[i]);
+    for (size_t i = 0; i < n; i++)
+        reshield(book, loans[i]); /* back to what it was; pages that are left too open are what no shield would be */
+}
+
 tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
                               tether_blame_t *blame, void *arg)
 {
@@ -287,18 +320,23 @@ tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, teth
     tether_lock(&book->lock);
     for (size_t i = 0; i < n && other == NULL; i++)
         other = in_the_way(book, loans[i]);
+    bool failed = false;
     for (size_t i = 0; i < n && other == NULL; i++)
         lend_directly(book, loans[i]);
+    for (size_t i = 0; i < n && other == NULL && !failed; i++)
+        failed = reshield(book, loans[i]) != 0;
+    if (failed)
+        unlend_all(book, loans, n);
     if (other != NULL && blame != NULL)
         blame(other, arg);
     tether_unlock(&book->lock);
     for (size_t i = 0; i < n; i++) {
-        if (other != NULL)
+        if (other != NULL || failed)
             drop_holder(thread, loans[i]);
         else
             enlist(loans[i]);
     }
-    return other == NULL ? TETHER_OK : TETHER_CONFLICT;
+    return failed ? TETHER_NO_MEMORY : other != NULL ? TETHER_CONFLICT : TETHER_OK;
 }
 
 tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book, tether_claim_t *claim, tether_loan_t *loan)
@@ -306,23 +344,30 @@ tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book
     set_holder(thread, book, loan);
     *claim = (tether_claim_t){.loan = loan, .thread = thread};
     tether_lock(&book->lock);
-    bool free_now = in_the_way(book, loan) == NULL;
+    bool free_now = in_the_way(book, loan) == NULL, failed = false;
     if (free_now) {
         lend_directly(book, loan);
+        failed = reshield(book, loan) != 0;
+        if (failed)
+            unlend_all(book, &loan, 1);
     } else {
         claim->prev = book->last;
         *(book->last ? &book->last->next : &book->first) = claim;
         book->last = claim;
     }
     tether_unlock(&book->lock);
-    if (free_now)
+    if (failed)
+        drop_holder(thread, loan);
+    else if (free_now)
         enlist(loan);
-    return free_now ? TETHER_OK : TETHER_CONFLICT;
+    return failed ? TETHER_NO_MEMORY : free_now ? TETHER_OK : TETHER_CONFLICT;
 }
 
 tether_status_t tether_borrow_wait(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how)
 {
     tether_status_t status = tether_wait_claim(thread, claim, how);
+    if (status == TETHER_OK && load_relaxed(&claim->granted) == 2)
+        return TETHER_NO_MEMORY;
     if (status == TETHER_OK)
         enlist(claim->loan);
     return status;
@@ -332,8 +377,9 @@ bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg
 {
     tether_book_t *book = claim->loan->book;
     tether_lock(&book->lock);
-    bool granted = load_relaxed(&claim->granted) != 0;
-    if (!granted) {
+    uint32_t answer = load_relaxed(&claim->granted);
+    bool granted = answer == 1;
+    if (answer == 0) {
         tether_loan_t *loan = find(book->root, claim->loan);
         tether_claim_t *first = loan ? NULL : older(book, claim->loan, claim);
         if (blame != NULL && (loan != NULL || first != NULL))
@@ -366,6 +412,7 @@ static void add_part(tether_loan_t *lender, tether_loan_t *part)
         part->part_next->part_prev = part;
     lender->part_first = part;
     bump(lender->parts, 1);
+    count(part, 1);
 }
 
 /* It has ended, and nothing keeps it any more: out of the book, and with it, perhaps, the lender. */
@@ -374,9 +421,11 @@ static void settle(tether_loan_t *loan)
     tether_book_t *book = loan->book;
     while (loan != NULL && loan->state == TETHER_LOAN_ENDED && loan->views == 0 && loan->parts == 0) {
         tether_loan_t *lender = loan->lender;
+        count(loan, -1);
         if (lender == NULL) {
             if (!is_empty(loan)) {
                 book->root = take_out(book->root, loan);
+                reshield(book, loan);
                 grant(book, loan);
             }
             break;
@@ -555,6 +604,15 @@ static bool any_of(tether_loan_t *loan, tether_blocker_t *is, void *arg)
             return false;
         at = at->part_next;
     }
+}
+
+tether_access_t tether__book_access(tether_book_t *book, size_t start, size_t stop)
+{
+    tether_loan_t probe = {.start = start, .stop = stop};
+    if (find(book->root, &probe) != NULL)
+        return TETHER_ACCESS_WRITE;
+    probe.exclusive = true;
+    return find(book->root, &probe) != NULL ? TETHER_ACCESS_READ : TETHER_ACCESS_NONE;
 }
 
 static bool any_in(tether_loan_t *t, tether_loan_t *wanted, tether_blocker_t *is, void *arg)

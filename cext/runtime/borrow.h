@@ -28,11 +28,13 @@
 typedef enum { TETHER_LOAN_NEW, TETHER_LOAN_LIVE, TETHER_LOAN_ENDED } tether_loan_state_t;
 
 /* Zeroed memory is an empty book. Whoever holds loans of a book, or waits for one, belongs to one runtime. */
-typedef struct {
+typedef struct tether_book {
     tether_lock_t lock;            /* guards everything here and in the loans, but for what is said there */
     tether_loan_t *root;           /* the tree of loans that are lent directly */
     tether_claim_t *first, *last;  /* the queue */
     uint64_t dice;                 /* priorities of the tree's nodes */
+    /* May be NULL. Called after what is lent of start..stop has changed; 0, or an error: then a borrow is undone. */
+    int (*shield)(struct tether_book *book, size_t start, size_t stop);
 } tether_book_t;
 
 struct tether_loan {
@@ -59,7 +61,7 @@ struct tether_claim {
     tether_loan_t *loan;
     tether_thread_t *thread;
     tether_claim_t *next, *prev;
-    _Atomic uint32_t granted;
+    _Atomic uint32_t granted;      /* 1: the loan is LIVE; 2: it would have been, but the shield failed */
     /* rt->graph (owner.c): */
     uint64_t walk;                 /* the last walk that came here */
     tether_claim_t *walk_from;     /* from which claim, */
@@ -71,7 +73,8 @@ struct tether_claim {
  * needs, and do not block. */
 typedef void tether_blame_t(tether_loan_t *loan, void *arg);
 
-/* Lends n NEW loans of one book, ascending and disjoint, to what runs on the calling thread: all or none. OK or CONFLICT. */
+/* Lends n NEW loans of one book, ascending and disjoint, to what runs on the calling thread: all or none. OK, CONFLICT or
+ * NO_MEMORY (the shield failed; `blame` was not called). */
 tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
                               tether_blame_t *blame, void *arg);
 
@@ -123,6 +126,9 @@ void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan);
  * waiter: NULL, or the claim that the blocker is for. pre: book->lock is held (owner.c, which looks for deadlocks). */
 typedef bool tether_blocker_t(tether_loan_t *blocker, tether_claim_t *waiter, void *arg);
 bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *arg);
+
+/* How the bytes start..stop are lent. pre: book->lock. */
+tether_access_t tether__book_access(tether_book_t *book, size_t start, size_t stop);
 
 /* For tests: is the tree in order, does nothing in it conflict (G13), and does nobody wait for nothing? */
 bool tether__book_is_sound(tether_book_t *book);

@@ -211,6 +211,7 @@ SUM(running, uint64_t, running)
 SUM(waiting, uint64_t, waiting)
 SUM(armed, int64_t, armed)
 SUM(movables, int64_t, movable)
+SUM(lent, int64_t, lent)
 SUM(started, uint64_t, started)
 
 uint64_t tether_lane_oldest(tether_runtime_t *rt)

@@ -34,6 +34,7 @@ uint64_t tether_lane_running(tether_runtime_t *rt);
 uint64_t tether_lane_waiting(tether_runtime_t *rt);
 int64_t tether_lane_armed(tether_runtime_t *rt);
 int64_t tether_lane_movables(tether_runtime_t *rt);
+int64_t tether_lane_lent(tether_runtime_t *rt);
 uint64_t tether_lane_started(tether_runtime_t *rt);
 uint64_t tether_lane_oldest(tether_runtime_t *rt);
 

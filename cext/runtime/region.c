@@ -1,6 +1,7 @@
 #include "region.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <unistd.h>
 
 static size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
@@ -99,16 +100,43 @@ int tether_region_unmap(tether_region_t *region)
 
 int tether_region_protect(tether_region_t *region, tether_access_t access)
 {
-    int error = tether_pages_protect(region->base, region->mapped, access);
+    /* Shielded, it is all open at this moment, and each page gets its rights when it is lent. */
+    int error = region->book.shield ? 0 : tether_pages_protect(region->base, region->mapped, access);
     if (error == 0)
         region->access = access;
     return error;
 }
 
+/* The pages that hold bytes start..stop: each as it is lent now. Called under the book's lock. */
+static int shield(tether_book_t *book, size_t start, size_t stop)
+{
+    tether_region_t *region = (tether_region_t *)((char *)book - offsetof(tether_region_t, book));
+    size_t page = tether_page_size(), lead = (size_t)(region->data - region->base);
+    size_t first = (lead + start) / page * page, last = round_up(lead + stop, page), run = first;
+    tether_access_t current = TETHER_ACCESS_NONE;
+    for (size_t at = first; at <= last; at += page) {
+        tether_access_t access = TETHER_ACCESS_NONE;
+        if (at < last) {
+            access = tether__book_access(book, at > lead ? at - lead : 0, at + page - lead);
+            access = access > region->access ? region->access : access;
+        }
+        if (at > run && (access != current || at == last)) {
+            int error = tether_pages_protect(region->base + run, at - run, current);
+            if (error != 0)
+                return error;
+            run = at;
+        }
+        current = access;
+    }
+    return 0;
+}
+
 int tether_region_shield(tether_region_t *region)
 {
-    (void)region;
-    return 0;
+    int error = tether_pages_protect(region->base, region->mapped, TETHER_ACCESS_NONE);
+    if (error == 0)
+        region->book.shield = shield;
+    return error;
 }
 
 bool tether_region_may_cut(const tether_region_t *region, size_t offset)
@@ -123,6 +151,7 @@ static void take_over(tether_region_t *to, const tether_region_t *from, char *ba
     *to = (tether_region_t){.rt = from->rt, .base = base, .mapped = mapped, .data = data, .nbytes = nbytes,
                             .granule = from->granule, .origin = from->origin, .kind = from->kind,
                             .may_write = from->may_write, .access = from->access, .file = from->file};
+    to->book.shield = from->book.shield;
     if (to->file != NULL)
         add_relaxed(&to->file->refs, 1);
     account(to, 1, 0, 0);
@@ -136,26 +165,41 @@ static void consume(tether_region_t *region)
     region->base = region->data = NULL;
 }
 
-void tether_region_cut(tether_region_t *region, size_t offset, tether_region_t *left, tether_region_t *right)
+static int close_pages(tether_region_t *region)
 {
+    return region->book.shield ? tether_pages_protect(region->base, region->mapped, TETHER_ACCESS_NONE) : 0;
+}
+
+int tether_region_cut(tether_region_t *region, size_t offset, tether_region_t *left, tether_region_t *right)
+{
+    int error = close_pages(region);
+    if (error != 0)
+        return error;
     char *at = region->data + offset;
     size_t before = (size_t)(at - region->base);
     take_over(left, region, region->base, before, region->data, offset);
     take_over(right, region, at, region->mapped - before, at, region->nbytes - offset);
     consume(region);
+    return 0;
 }
 
 bool tether_region_may_merge(const tether_region_t *left, const tether_region_t *right)
 {
     return left->origin == right->origin && left->data + left->nbytes == right->data && left->base + left->mapped == right->base &&
-           left->access == right->access;
+           left->access == right->access && left->book.shield == right->book.shield;
 }
 
-void tether_region_merge(tether_region_t *left, tether_region_t *right, tether_region_t *whole)
+int tether_region_merge(tether_region_t *left, tether_region_t *right, tether_region_t *whole)
 {
+    int error = close_pages(left);
+    if (error == 0)
+        error = close_pages(right);
+    if (error != 0)
+        return error;
     take_over(whole, left, left->base, left->mapped + right->mapped, left->data, left->nbytes + right->nbytes);
     consume(left);
     consume(right);
+    return 0;
 }
 
 size_t tether_region_part(const tether_region_t *region, size_t start, size_t stop, size_t i, size_t n)

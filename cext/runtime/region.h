@@ -61,11 +61,11 @@ int tether_region_shield(tether_region_t *region);
 
 /* May it be cut there? 0 < offset < nbytes. Cuts: `region` is consumed; left and right are new, not seized. */
 bool tether_region_may_cut(const tether_region_t *region, size_t offset);
-void tether_region_cut(tether_region_t *region, size_t offset, tether_region_t *left, tether_region_t *right);
+int tether_region_cut(tether_region_t *region, size_t offset, tether_region_t *left, tether_region_t *right);
 
 /* Are they neighbours of one mapping, with equal rights? Merges: both are consumed; `whole` is new, not seized. */
 bool tether_region_may_merge(const tether_region_t *left, const tether_region_t *right);
-void tether_region_merge(tether_region_t *left, tether_region_t *right, tether_region_t *whole);
+int tether_region_merge(tether_region_t *left, tether_region_t *right, tether_region_t *whole);
 
 /* Where part i of n begins: sizes differ by at most one unit, and the last takes the rest. The unit is a granule when there
  * are at least 64 of them a part, else a byte. */

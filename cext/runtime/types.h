@@ -160,7 +160,8 @@ struct tether_lane {
     _Atomic uint32_t running;      /* tasks that were claimed and have not ended */
     _Atomic uint32_t waiting;      /* dedicated tasks that no thread has claimed yet */
     _Atomic int64_t armed;         /* guards spawned here less guards let go here: only the sum over lanes means something */
-    _Atomic int64_t movable;       /* the same for borrows and owned values */
+    _Atomic int64_t movable;       /* the same for handles of borrows and owned values */
+    _Atomic int64_t lent;          /* the same for ranges and values that are lent */
     _Atomic uint64_t oldest;       /* id of the queue's head, 0 when empty */
     _Atomic uint64_t started;      /* claims so far */
     tether_tasklist_t queue;       /* QUEUED, oldest first */

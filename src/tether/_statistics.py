@@ -25,11 +25,11 @@ class Statistics:
     """Armed guards: not joined, detached, adopted or held by a scope."""
     scopes: int
     """Scopes whose block has not been left."""
-    regions: int = 0
+    regions: int
     """Mapped regions."""
-    borrows: int = 0
+    borrows: int
     """Ranges and values lent."""
-    bytes_mapped: int = 0
+    bytes_mapped: int
     """Bytes in mapped regions."""
 
 
