@@ -105,6 +105,8 @@ static PyObject *publish(borrow_t *b)
 static int raise_unborrowed(const lending_t *from, tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how,
                             tether_status_t status, bool raised)
 {
+    if (source_is_foreign(from->st, from->source))
+        return -1; /* a signal handler forked, and we are the child: the book is the parent's */
     blame_t blame = {0};
     PyObject *pending = raised ? take_exception() : NULL;
     if (tether_borrow_leave(claim, blame_note, &blame)) {

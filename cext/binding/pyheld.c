@@ -83,7 +83,7 @@ static PyObject *held_here(PyObject *self, PyObject *unused)
 {
     (void)unused;
     held_t *h = (held_t *)self;
-    tether_thread_t *thread = h->rt == h->st->rt ? tether_thread(h->rt) : NULL;
+    tether_thread_t *thread = !tether_runtime_foreign(h->rt) ? tether_thread(h->rt) : NULL;
     return PyBool_FromLong(thread != NULL && load_relaxed(&h->st->collecting) != thread->ident && is_owner(h, thread));
 }
 
@@ -136,7 +136,7 @@ static void held_dealloc(PyObject *self)
     held_t *h = (held_t *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (h->rt != NULL && h->rt == h->st->rt) {
+    if (h->rt != NULL && !tether_runtime_foreign(h->rt)) {
         tether_thread_t *thread = tether_thread(h->rt);
         tether_lane_movable(&h->rt->lanes[thread ? thread->lane : 0], -1);
         tether_node_unref(thread, load_relaxed(&h->owner));

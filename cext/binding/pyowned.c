@@ -230,7 +230,7 @@ static void owned_dealloc(PyObject *self)
     if (o->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
     Py_CLEAR(o->value);
-    if (o->rt == o->st->rt) {
+    if (!tether_runtime_foreign(o->rt)) {
         tether_thread_t *thread = tether_thread(o->rt);
         tether_lane_movable(&o->rt->lanes[thread ? thread->lane : 0], -1);
         tether_node_unref(thread, load_relaxed(&o->owner));

@@ -35,8 +35,7 @@ PyObject *source_text(state_t *st, PyObject *source)
 
 bool source_is_foreign(state_t *st, PyObject *source)
 {
-    tether_runtime_t *rt = Py_TYPE(source) == st->region_type ? ((region_t *)source)->core.rt : ((owned_t *)source)->rt;
-    return rt != st->rt;
+    return tether_runtime_foreign(Py_TYPE(source) == st->region_type ? ((region_t *)source)->core.rt : ((owned_t *)source)->rt);
 }
 
 static PyObject *raise_os(int error, PyObject *path)
