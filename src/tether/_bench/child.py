@@ -27,6 +27,11 @@ def import_seconds() -> float:
     return float(_output([sys.executable, "-P", "-c", IMPORT]))
 
 
+def command(*arguments: str) -> str:
+    """What ``python -m tether`` prints, in a fresh process, with these arguments."""
+    return _output([sys.executable, "-P", "-m", "tether", *arguments])
+
+
 def fib_threads(n: int, rounds: int) -> int:
     """The most native threads that a fresh process has while it runs ``fib(n)``, counted from outside it."""
     command = _command("fib-rounds", n)
@@ -70,5 +75,5 @@ def _output(command: list[str]) -> str:
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if done.returncode:
         words = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RuntimeError(f"{' '.join(command[3:])} ended with exit code {done.returncode}: {words[0]}")
+        raise RuntimeError(f"{' '.join(command[3:6])} ended with exit code {done.returncode}: {words[0]}")
     return done.stdout

@@ -35,9 +35,11 @@ class Outcome:
 
     @property
     def mark(self) -> str:
-        """ "aim", "reach" or "below"; "-" for a row that has no goal, "failed" for one that has no figures."""
+        """ "aim", "reach" or "below"; "-" for a row without a goal or without what it takes, "failed" for an error."""
         if self.error:
             return "failed"
+        if self.ratio is None and (self.row.lacks or self.row.judged is not Judged.FIGURE):
+            return "-"
         if self.row.aim is not None and self.meets(self.row.aim):
             return "aim"
         if self.row.reach is not None and self.meets(self.row.reach):

@@ -46,6 +46,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
         "in_place": outcome.in_place,
         "seconds": outcome.seconds,
         "error": outcome.error,
+        "lacks": row.lacks,
         "ours": _side(outcome.ours, outcome.samples.ours),
         "rival": _side(outcome.rival, outcome.samples.rival),
     }

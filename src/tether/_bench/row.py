@@ -51,6 +51,7 @@ class Row:
     aim: Goal | None = None
     warm: bool = True  # the first round of each side is not counted
     in_place: Callable[[], float] | None = None  # the share of our tasks that their joiner runs itself
+    lacks: str = ""  # what it needs and this machine does not have: then it is not run
 
 
 def pair(ours: Side, rival: Side | None = None) -> Callable[[], AbstractContextManager[Pair]]:

@@ -10,6 +10,7 @@ from functools import partial
 
 from . import child, fib, hashing, library, machine, scope, sleeping, spawn
 from .bare import BarePair
+from .data_rows import data_rows
 from .measure import apart, timed
 from .row import Goal, Judged, Pair, Row, Side, pair
 from .sizes import Sizes
@@ -24,7 +25,9 @@ BATCH = 1_000
 
 def rows(sizes: Sizes) -> list[Row]:
     """All rows, in the order they are run and shown."""
-    return [*_time_rows(sizes), *_hash_rows(sizes), *_memory_rows(sizes), *_rest_rows(sizes)]
+    return [
+        *_time_rows(sizes), *_hash_rows(sizes), *data_rows(sizes), *_memory_rows(sizes), *_rest_rows(sizes),
+    ]  # fmt: skip
 
 
 def _time_rows(sizes: Sizes) -> list[Row]:

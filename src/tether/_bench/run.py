@@ -19,6 +19,8 @@ def run(chosen: Iterable[Row], budget: float, tell: Callable[[float, str], None]
 def _outcome(number: int, row: Row, budget: float, tell: Callable[[float, str], None]) -> Outcome:
     start = time.perf_counter()
     tell(number, row.label)
+    if row.lacks:
+        return Outcome(row, Samples())
     try:
         samples = measure(row, budget, lambda part: tell(number + part, row.label))
         share = row.in_place() if row.in_place is not None else None

@@ -14,7 +14,7 @@ met: aim or reach is the better goal that was met, below means neither; where: t
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Head, one line for each outcome, the legend, and the errors if there are any."""
+    """Head, one line for each outcome, the legend, and what was not run or failed."""
     lines = [HEAD, *(_cells(outcome) for outcome in outcomes)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numbers = {1, 2, 3, 4, 6}
@@ -27,7 +27,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
     ]
     text.insert(1, "  ".join("-" * width for width in widths))
     errors = [f"FAILED {outcome.row.label}: {outcome.error}" for outcome in outcomes if outcome.error]
-    return "\n".join([*text, "", LEGEND, *errors])
+    unrun = [f"NOT RUN {outcome.row.label}: {outcome.row.lacks}" for outcome in outcomes if outcome.row.lacks]
+    return "\n".join([*text, "", LEGEND, *unrun, *errors])
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:
