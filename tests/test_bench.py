@@ -1,0 +1,48 @@
+"""What the bench does where a rival, or what a row needs, is missing. Nothing here is about speed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tether._bench.measure import timed
+from tether._bench.row import Goal, Judged, Row, pair
+from tether._bench.run import run
+from tether._bench.sums import files, ours, rival_is_here, theirs
+from tether._bench.table import table
+
+ROW = Row("work", "the work", "s", Judged.TIMES, pair(timed(int)), rounds=1)
+
+
+def outcome_of(**differences):
+    return run([replace(ROW, **differences)], 0.0, lambda done, label: None)
+
+
+def test_row_that_lacks_what_it_needs_is_not_run_and_says_so():
+    def sides():
+        raise AssertionError("run")
+
+    outcomes = outcome_of(sides=sides, lacks="NumPy is not installed", reach=Goal("1.5x faster", 1.5))
+    assert outcomes[0].mark == "-"
+    assert not outcomes[0].error
+    assert "NOT RUN the work: NumPy is not installed" in table(outcomes)
+
+
+def test_row_without_its_rival_has_figures_but_is_not_judged():
+    outcomes = outcome_of(rival="sha256sum: not on this machine", reach=Goal("not slower", 1))
+    assert outcomes[0].ours is not None
+    assert outcomes[0].mark == "-"
+    assert "sha256sum: not on this machine" in table(outcomes)
+
+
+def test_row_that_fails_says_why_and_is_judged_as_failed():
+    outcomes = outcome_of(sides=pair(timed(lambda: 1 // 0)))
+    assert outcomes[0].mark == "failed"
+    assert "FAILED the work: ZeroDivisionError" in table(outcomes)
+
+
+def test_sum_and_its_rival_say_the_same_of_the_same_files():
+    with files(3, 1) as paths:
+        lines = ours(paths)
+        assert [line.split("  ")[1] for line in lines] == paths
+        if rival_is_here():
+            assert sorted(lines) == theirs(paths)
