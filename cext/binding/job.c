@@ -271,20 +271,64 @@ static PyObject *call(job_t *job)
 
 /* A kept traceback keeps frames, and frames keep guards. A task's own frames are over: what they own is let go now, while
  * the task can still wait for it, not whenever somebody forgets the exception (G1). */
-static void clear_frames(state_t *st, PyObject *exc)
+static void clear_frames_of_one(state_t *st, PyObject *exc)
 {
     PyObject *tb = PyException_GetTraceback(exc);
     PyTracebackObject *at = (PyTracebackObject *)Py_XNewRef(tb);
     while (at != NULL) { /* destructors may cut the chain: it is held link by link */
-        PyObject *r = PyObject_CallMethodNoArgs((PyObject *)at->tb_frame, st->name_clear);
+        PyObject *generator = PyFrame_GetGenerator(at->tb_frame); /* not over: somebody else drives it, and clear would close it */
+        PyObject *r = generator ? generator : PyObject_CallMethodNoArgs((PyObject *)at->tb_frame, st->name_clear);
         if (r == NULL)
-            PyErr_Clear(); /* still running: a generator that somebody else drives */
+            PyErr_Clear(); /* still running */
         Py_XDECREF(r);
         PyTracebackObject *next = (PyTracebackObject *)Py_XNewRef((PyObject *)at->tb_next);
         Py_DECREF(at);
         at = next;
     }
     Py_XDECREF(tb);
+}
+
+/* Appends to `list` what it does not have. */
+static void add_once(PyObject *list, PyObject *exc)
+{
+    for (Py_ssize_t i = 0; exc != NULL && i < PyList_GET_SIZE(list); i++)
+        if (PyList_GET_ITEM(list, i) == exc)
+            return;
+    if (exc != NULL && PyList_Append(list, exc) < 0)
+        PyErr_Clear();
+}
+
+/* The same for what it was raised from, and for the members of a group: their frames are the task's as well. */
+static void clear_frames(state_t *st, PyObject *exc)
+{
+    enum { MOST = 100 }; /* chains are short; a loop that makes a long one keeps its locals elsewhere, too */
+    PyObject *cause = PyException_GetCause(exc), *context = PyException_GetContext(exc);
+    bool group = PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_BaseExceptionGroup);
+    Py_XDECREF(cause);
+    Py_XDECREF(context);
+    PyObject *all = cause || context || group ? PyList_New(0) : NULL;
+    if (all == NULL) {
+        PyErr_Clear();
+        clear_frames_of_one(st, exc);
+        return;
+    }
+    add_once(all, exc);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(all) && i < MOST; i++) {
+        PyObject *one = PyList_GET_ITEM(all, i);
+        cause = PyException_GetCause(one);
+        context = PyException_GetContext(one);
+        add_once(all, cause);
+        add_once(all, context);
+        Py_XDECREF(cause);
+        Py_XDECREF(context);
+        if (PyObject_TypeCheck(one, (PyTypeObject *)PyExc_BaseExceptionGroup)) {
+            PyObject *members = ((PyBaseExceptionGroupObject *)one)->excs;
+            for (Py_ssize_t j = 0; members != NULL && j < PyTuple_GET_SIZE(members); j++)
+                add_once(all, PyTuple_GET_ITEM(members, j));
+        }
+        clear_frames_of_one(st, one);
+    }
+    Py_DECREF(all);
 }
 
 static void note_outcome(state_t *st, job_t *job, PyObject *value)
