@@ -230,6 +230,8 @@ static bool follow(walk_t *walk, const tether_node_t *node)
             return true;
         }
         if (where->waits_claim != NULL) {
+            if (at->kind == TETHER_NODE_TASK && tether_task_cancelled((const tether_task_t *)at))
+                return false; /* it is about to wake up: waits for borrows can be cancelled */
             remember(walk, where->waits_claim, node);
             return false;
         }
