@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
 import threading
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 from ._core import Region, _facts, checkpoint, scope
@@ -24,7 +26,7 @@ class _Bar:
         self._done = 0
         self._lock = threading.Lock()
         self._shown = -1
-        self._on = total > 0 and sys.stderr.isatty()
+        self._on = total > 0 and sys.stderr is not None and sys.stderr.isatty()
 
     def add(self, nbytes: int) -> None:
         if not self._on:
@@ -54,9 +56,9 @@ def _hash_stream(file: BinaryIO, bar: _Bar) -> str:
     return digest.hexdigest()
 
 
-def _hash_mapped(path: str, bar: _Bar) -> str:
+def _hash_mapped(mapped: Region, bar: _Bar) -> str:
     digest = hashlib.sha256()
-    with Region.open(path) as region:
+    with mapped as region:
         region.advise("sequential")
         with region.share() as bytes_, memoryview(bytes_) as view:
             for start in range(0, len(view), _SLICE):
@@ -68,10 +70,20 @@ def _hash_mapped(path: str, bar: _Bar) -> str:
 
 
 def _digest(path: str, bar: _Bar) -> str:
-    if _size(path):
-        return _hash_mapped(path, bar)
-    with open(path, "rb") as file:  # empty, or no regular file: a pipe, something of /proc
+    if region := _map(path):
+        return _hash_mapped(region, bar)
+    with open(path, "rb") as file:
         return _hash_stream(file, bar)
+
+
+def _map(path: str) -> Region | None:
+    """None for what has to be read: what has no size, and file systems that map nothing (of the kernel's own files)."""
+    if not _size(path):
+        return None
+    try:
+        return Region.open(path)
+    except (OSError, ValueError, MemoryError):  # reading tells what is wrong, if anything is
+        return None
 
 
 def _size(path: str) -> int:
@@ -80,7 +92,29 @@ def _size(path: str) -> int:
         about = os.stat(path)
     except OSError:
         return 0
-    return about.st_size if os.path.isfile(path) else 0
+    return about.st_size if S_ISREG(about.st_mode) else 0
+
+
+def _is_stream(path: str) -> bool:
+    """Is it read by the main thread? A task that waits for a pipe or a terminal could not be interrupted."""
+    if path == "-":
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not S_ISREG(mode) and not S_ISDIR(mode)
+
+
+def _hash_here(path: str, bar: _Bar) -> str | OSError:
+    try:
+        if path != "-":
+            return _digest(path, bar)
+        if sys.stdin is None:  # it was closed when we started
+            return OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return _hash_stream(sys.stdin.buffer, bar)
+    except OSError as error:
+        return error
 
 
 class _Work:
@@ -90,6 +124,7 @@ class _Work:
         self.paths = paths
         self.results: list[str | OSError | None] = [None] * len(paths)
         self.ready = [threading.Event() for _ in paths]
+        self.streams = [_is_stream(path) for path in paths]
         self._bar = bar
         self._next = iter(range(len(paths)))
         self._lock = threading.Lock()
@@ -101,7 +136,7 @@ class _Work:
             if at is None:
                 return
             checkpoint()
-            if self.paths[at] != "-":
+            if not self.streams[at]:
                 try:
                     self.results[at] = _digest(self.paths[at], self._bar)
                 except OSError as error:
@@ -122,36 +157,58 @@ def _complaint(path: str, error: OSError) -> str:
     return f"{_NAME}: {shown}: {error.strerror}"
 
 
+def _complain(text: str) -> None:
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
+
+
 def main(paths: list[str]) -> int:
     """Prints a line for each path (none: standard input), in their order; 1 if one could not be read."""
     try:
         return _sum(paths or ["-"])
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # of our output: what cannot be read is told in its place
+        if not isinstance(error, BrokenPipeError):  # otherwise nobody reads any more
+            _complain(f"{_NAME}: write error: {error.strerror}")
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _sum(paths: list[str]) -> int:
     bar = _Bar(sum(_size(path) for path in paths))
     work = _Work(paths, bar)
-    failed = False
+    failed, unwritten = False, None
     with scope("sum") as s:
         spawn = s.options(name="sum", dedicated=True).spawn
         for _ in range(min(len(paths), int(_facts()["cores"]))):
             spawn(work.run)
-        for path, ready, at in zip(paths, work.ready, range(len(paths)), strict=True):
-            while not ready.wait(0.1):
-                checkpoint()
-            # Standard input is read here: a task that waits for it could not be interrupted.
-            result = _hash_stream(sys.stdin.buffer, bar) if path == "-" else work.results[at]
-            bar.clear()
-            if isinstance(result, str):
-                sys.stdout.buffer.write(_line(result, path))
-            elif result is not None:
-                failed = True
-                sys.stdout.flush()
-                print(_complaint(path, result), file=sys.stderr)
-    sys.stdout.flush()
+        try:
+            failed = _report(work, bar)
+        except OSError as error:  # raised outside of the scope, which would put it into a group
+            unwritten = error
+            s.cancel()
+    if unwritten is not None:
+        raise unwritten
     return int(failed)
+
+
+def _report(work: _Work, bar: _Bar) -> bool:
+    """Writes the lines in their order. Returns: did anything fail?"""
+    failed = False
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    for at, path in enumerate(work.paths):
+        while not work.ready[at].wait(0.1):
+            checkpoint()
+        result = _hash_here(path, bar) if work.streams[at] else work.results[at]
+        bar.clear()
+        if isinstance(result, str):
+            sys.stdout.buffer.write(_line(result, path))
+        elif result is not None:
+            failed = True
+            sys.stdout.flush()
+            _complain(_complaint(path, result))
+    sys.stdout.flush()
+    return failed
