@@ -60,6 +60,7 @@ typedef struct {
     PyInterpreterState *interp;
     bool sub;                  /* not the main interpreter */
     tether_lock_t anchor_lock; /* guards `anchor` (anchor.c) */
+    _Atomic uint64_t helds;    /* how many were made (pyheld.c) */
     PyThreadState *anchor;
     _Atomic uint32_t spawning;              /* sub-interpreters: spawns under way */
     _Atomic uint32_t crew_at_work;          /* sub-interpreters: crew threads inside, except for those about to leave */
@@ -442,6 +443,11 @@ void owned_move(tether_thread_t *thread, owned_t *o, tether_node_t *to);
 extern PyType_Spec held_spec;
 int held_check_movable(PyObject *held);
 void held_move(tether_thread_t *thread, PyObject *held, tether_node_t *to);
+
+/* The owner of a held_t or owned_t, a word with a reference that changes under rt->graph. Is it what runs here? If not, *other
+ * is it, a new reference or NULL (the root). */
+bool owner_is_here(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t **other);
+void owner_set(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t *to);
 
 /* restart.c */
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */

@@ -252,7 +252,10 @@ static PyObject *core_fail_nth(PyObject *module, PyObject *args)
     long nth;
     if (!PyArg_ParseTuple(args, "sl:_fail_nth", &kind, &nth))
         return NULL;
-    return PyLong_FromLong(tether_fail_nth(strcmp(kind, "thread") == 0 ? TETHER_FAIL_THREAD : TETHER_FAIL_ALLOC, nth));
+    tether_fail_t what = strcmp(kind, "thread") == 0  ? TETHER_FAIL_THREAD
+                         : strcmp(kind, "pages") == 0 ? TETHER_FAIL_PAGES
+                                                      : TETHER_FAIL_ALLOC;
+    return PyLong_FromLong(tether_fail_nth(what, nth));
 }
 
 static PyMethodDef methods[] = {

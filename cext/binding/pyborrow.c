@@ -147,7 +147,8 @@ static int lend(const lending_t *from, tether_thread_t *thread, borrow_t *b, PyO
     if (!at_once) {
         if (deadline_from(timeout, &deadline, "timeout") < 0)
             return -1;
-        at_once = deadline != TETHER_FOREVER && PyLong_CheckExact(timeout) && PyObject_Not(timeout);
+        at_once = (PyLong_CheckExact(timeout) && PyObject_Not(timeout)) ||
+                  (PyFloat_CheckExact(timeout) && PyFloat_AS_DOUBLE(timeout) == 0.0);
     }
     if (at_once) {
         blame_t blame = {0};
@@ -241,7 +242,11 @@ static bool is_ours(borrow_t *b, tether_thread_t *thread)
 static void raise_moved(borrow_t *b)
 {
     state_t *st = b->st;
+    tether_lock(&b->loan.book->lock); /* the holder is another task: it may pass the borrow on, and be gone, meanwhile */
     tether_task_t *holder = load_relaxed(&b->loan.holder);
+    if (holder != NULL)
+        tether_task_ref(holder);
+    tether_unlock(&b->loan.book->lock);
     PyObject *what = source_text(st, b->source);
     PyObject *name = holder ? job_name(job_of(holder)) : PyUnicode_FromString("the program itself");
     if (what && name)
@@ -252,6 +257,8 @@ static void raise_moved(borrow_t *b)
                      what, name);
     Py_XDECREF(what);
     Py_XDECREF(name);
+    if (holder != NULL)
+        job_unref(job_of(holder));
 }
 
 static void raise_unusable(borrow_t *b)
@@ -263,6 +270,19 @@ static void raise_unusable(borrow_t *b)
                          ? "this borrow of %U is lent further: it can be used again when those borrows have ended"
                          : "this borrow of %U has ended: borrow again",
                      what);
+    Py_XDECREF(what);
+}
+
+/* It cannot end or be lent further. (What hinders it may go at this moment, on another thread.) */
+static void raise_in_use(borrow_t *b)
+{
+    if (b->loan.state != TETHER_LOAN_LIVE || b->loan.parts != 0) {
+        raise_unusable(b);
+        return;
+    }
+    PyObject *what = source_text(b->st, b->source);
+    if (what != NULL)
+        PyErr_Format(b->st->BorrowError, "a raw view (a memoryview or an array) of this borrow of %U exists; let go of it first", what);
     Py_XDECREF(what);
 }
 
@@ -345,6 +365,14 @@ static PyObject *borrow_subscript(PyObject *self, PyObject *key)
     }
     Py_XDECREF(view);
     return part;
+}
+
+static PyObject *borrow_iter(PyObject *self)
+{
+    PyObject *view = PyMemoryView_FromObject(self); /* the iterator has it: the range stays lent meanwhile */
+    PyObject *iter = view ? PyObject_GetIter(view) : NULL;
+    Py_XDECREF(view);
+    return iter;
 }
 
 static int exclusive_ass_subscript(PyObject *self, PyObject *key, PyObject *value)
@@ -432,13 +460,7 @@ static PyObject *borrow_release(PyObject *self, PyObject *unused)
         return NULL;
     if (tether_loan_end(&b->loan, false) == TETHER_OK || b->loan.state != TETHER_LOAN_LIVE)
         Py_RETURN_NONE;
-    PyObject *what = source_text(b->st, b->source);
-    if (what != NULL)
-        PyErr_Format(b->st->BorrowError,
-                     b->loan.parts ? "this borrow of %U is lent further; it cannot be released before those borrows have ended"
-                                   : "a raw view (a memoryview or an array) of this borrow of %U exists; let go of it first",
-                     what);
-    Py_XDECREF(what);
+    raise_in_use(b);
     return NULL;
 }
 
@@ -478,14 +500,7 @@ static PyObject *lend_parts(borrow_t *b, bool exclusive, const size_t *bounds, s
     PyMem_Free(loans);
     if (status == TETHER_OK)
         return publish_all(list);
-    if (b->loan.state == TETHER_LOAN_LIVE && b->loan.parts == 0) {
-        PyObject *what = source_text(b->st, b->source);
-        if (what != NULL)
-            PyErr_Format(b->st->BorrowError, "a raw view (a memoryview or an array) of this borrow of %U exists; let go of it first", what);
-        Py_XDECREF(what);
-    } else {
-        raise_unusable(b);
-    }
+    raise_in_use(b);
     Py_DECREF(list);
     return NULL;
 }
@@ -542,7 +557,8 @@ static PyObject *exclusive_downgrade(PyObject *self, PyObject *unused)
         return publish(shared);
     }
     Py_DECREF(shared);
-    return borrow_release(self, NULL) == NULL ? NULL : (raise_unusable(b), NULL);
+    raise_in_use(b);
+    return NULL;
 }
 
 static PyObject *shared_clone(PyObject *self, PyObject *unused)
@@ -767,7 +783,7 @@ static PyMemberDef borrow_members[] = {
 #define BORROW_SLOTS                                                                                                         \
     {Py_tp_dealloc, borrow_dealloc}, {Py_tp_traverse, borrow_traverse}, {Py_tp_repr, borrow_repr},                           \
     {Py_tp_members, borrow_members}, {Py_bf_getbuffer, borrow_getbuffer}, {Py_bf_releasebuffer, borrow_releasebuffer},        \
-    {Py_mp_length, borrow_length}, {Py_mp_subscript, borrow_subscript}
+    {Py_mp_length, borrow_length}, {Py_mp_subscript, borrow_subscript}, {Py_tp_iter, borrow_iter}
 
 static PyType_Slot shared_slots[] = {
     {Py_tp_doc, "A shared borrow: nobody writes while it lives (G13). Made by share, chunks, clone, downgrade.\n\n"

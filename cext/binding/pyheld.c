@@ -13,6 +13,7 @@ typedef struct {
     tether_node_t *_Atomic owner; /* a task, with a reference; NULL: the root */
     _Atomic unsigned state;
     _Atomic unsigned long releaser; /* ident of the thread that is RELEASING */
+    unsigned long long number;      /* in the order in which they were made */
 } held_t;
 
 static PyObject *held_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -27,6 +28,7 @@ static PyObject *held_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     h->st = st;
     h->rt = st->rt;
+    h->number = add_relaxed(&st->helds, 1);
     tether_node_t *owner = tether_owner_current(thread);
     if (owner != NULL)
         add_relaxed(&owner->refs, 1);
@@ -35,26 +37,51 @@ static PyObject *held_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)h;
 }
 
-static bool is_owner(held_t *h, tether_thread_t *thread)
+bool owner_is_here(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t **other)
 {
-    return tether_owner_acts_as(h->rt, load_relaxed(&h->owner), tether_owner_current(thread));
+    tether_node_t *here = tether_owner_current(thread);
+    if (load_relaxed(word) == here)
+        return true; /* so it is not being changed: only what runs here does that */
+    tether_lock(&rt->graph); /* whose it is may give it away at this moment, and be gone */
+    tether_node_t *owner = load_relaxed(word);
+    if (owner != NULL)
+        add_relaxed(&owner->refs, 1);
+    tether_unlock(&rt->graph);
+    bool is = tether_owner_acts_as(rt, owner, here);
+    if (is)
+        tether_node_unref(thread, owner);
+    else
+        *other = owner;
+    return is;
+}
+
+void owner_set(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t *to)
+{
+    if (to != NULL)
+        add_relaxed(&to->refs, 1);
+    tether_lock(&rt->graph);
+    tether_node_t *before = load_relaxed(word);
+    store_relaxed(word, to);
+    tether_unlock(&rt->graph);
+    tether_node_unref(thread, before);
 }
 
 static tether_thread_t *need_owner(held_t *h, const char *verb)
 {
     tether_thread_t *thread = need_own(h->st, h->rt) == 0 ? need_thread(h->st) : NULL;
-    if (thread == NULL || is_owner(h, thread))
+    tether_node_t *owner;
+    if (thread == NULL || owner_is_here(thread, h->rt, &h->owner, &owner))
         return thread;
-    tether_node_t *owner = load_relaxed(&h->owner);
     PyObject *name = owner ? job_name(job_of((tether_task_t *)owner)) : PyUnicode_FromString("the root (the program's own threads)");
     if (name != NULL)
         PyErr_Format(h->st->OwnershipError, "only the owner may %s this %.100s, and that is %U", verb, Py_TYPE(h)->tp_name, name);
     Py_XDECREF(name);
+    tether_node_unref(thread, owner);
     return NULL;
 }
 
-/* 1: call the function that releases; 0: that has happened; -1: an exception. A release that calls its base class's, or
- * itself, goes on. */
+/* True: call the function that releases; False: that has happened. A release that calls its base class's goes on
+ * (_guard.py sees to it that no function of them runs twice). */
 static PyObject *held_begin(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -66,9 +93,11 @@ static PyObject *held_begin(PyObject *self, PyObject *unused)
         Py_RETURN_FALSE;
     if (need_owner(h, "release") == NULL)
         return NULL;
-    store_relaxed(&h->releaser, me);
     unsigned held = HELD;
-    return PyBool_FromLong(cas_acq_rel(&h->state, &held, RELEASING));
+    if (!cas_acq_rel(&h->state, &held, RELEASING))
+        Py_RETURN_FALSE;
+    store_relaxed(&h->releaser, me); /* only this thread looks for itself here, later */
+    Py_RETURN_TRUE;
 }
 
 static PyObject *held_end(PyObject *self, PyObject *unused)
@@ -84,7 +113,13 @@ static PyObject *held_here(PyObject *self, PyObject *unused)
     (void)unused;
     held_t *h = (held_t *)self;
     tether_thread_t *thread = !tether_runtime_foreign(h->rt) ? tether_thread(h->rt) : NULL;
-    return PyBool_FromLong(thread != NULL && load_relaxed(&h->st->collecting) != thread->ident && is_owner(h, thread));
+    if (thread == NULL || load_relaxed(&h->st->collecting) == thread->ident)
+        Py_RETURN_FALSE;
+    tether_node_t *other;
+    if (owner_is_here(thread, h->rt, &h->owner, &other))
+        Py_RETURN_TRUE;
+    tether_node_unref(thread, other);
+    Py_RETURN_FALSE;
 }
 
 /* For the runtime, which releases what was adopted: it acts for the owner. */
@@ -107,15 +142,25 @@ int held_check_movable(PyObject *self)
 
 void held_move(tether_thread_t *thread, PyObject *self, tether_node_t *to)
 {
-    if (to != NULL)
-        add_relaxed(&to->refs, 1);
-    tether_node_unref(thread, atomic_exchange(&((held_t *)self)->owner, to));
+    owner_set(thread, ((held_t *)self)->rt, &((held_t *)self)->owner, to);
 }
 
 static PyObject *held_get_released(PyObject *self, void *unused)
 {
     (void)unused;
     return PyBool_FromLong(load_acquire(&((held_t *)self)->state) != HELD);
+}
+
+static PyObject *held_get_number(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(((held_t *)self)->number);
+}
+
+static PyObject *held_get_foreign(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(tether_runtime_foreign(((held_t *)self)->rt));
 }
 
 static PyObject *held_no_copy(PyObject *self, PyObject *unused)
@@ -159,6 +204,8 @@ static PyMethodDef held_methods[] = {
 
 static PyGetSetDef held_getset[] = {
     {"released", held_get_released, NULL, "Has its release begun?", NULL},
+    {"_number", held_get_number, NULL, "Later ones have greater numbers.", NULL},
+    {"_foreign", held_get_foreign, NULL, "Does it belong to the process that forked this one?", NULL},
     {0},
 };
 

@@ -86,14 +86,15 @@ static tether_thread_t *user(owned_t *o)
     if (need_own_source(o->st, o->rt) < 0)
         return NULL;
     tether_thread_t *thread = need_thread(o->st);
-    if (thread == NULL || tether_owner_acts_as(o->rt, load_relaxed(&o->owner), tether_owner_current(thread)))
+    tether_node_t *owner;
+    if (thread == NULL || owner_is_here(thread, o->rt, &o->owner, &owner))
         return thread;
-    tether_node_t *owner = load_relaxed(&o->owner);
     PyObject *what = owned_text(o), *name = owner ? job_name(job_of((tether_task_t *)owner)) : PyUnicode_FromString("the program itself");
     if (what && name)
         PyErr_Format(o->st->MovedError, "%U was moved to %U: only its owner may lend it, take it or give it away", what, name);
     Py_XDECREF(what);
     Py_XDECREF(name);
+    tether_node_unref(thread, owner);
     return NULL;
 }
 
@@ -114,10 +115,7 @@ int owned_check_movable(owned_t *o)
 
 void owned_move(tether_thread_t *thread, owned_t *o, tether_node_t *to)
 {
-    if (to != NULL)
-        add_relaxed(&to->refs, 1);
-    tether_node_t *before = atomic_exchange(&o->owner, to);
-    tether_node_unref(thread, before);
+    owner_set(thread, o->rt, &o->owner, to);
 }
 
 /* ---- methods ----------------------------------------------------------------------------------------------------------------------------- */

@@ -49,9 +49,13 @@ static PyObject *raise_os(int error, PyObject *path)
 /* A size in bytes: 1 to what an address can say. */
 static int size_from(PyObject *object, size_t *size, const char *what)
 {
-    Py_ssize_t n = PyNumber_AsSsize_t(object, NULL); /* clipped: too large fails as any size that is not to be had */
+    Py_ssize_t n = PyNumber_AsSsize_t(object, NULL); /* clipped */
     if (n == -1 && PyErr_Occurred())
         return -1;
+    if (n == PY_SSIZE_T_MAX) {
+        PyErr_Format(PyExc_ValueError, "%s is more than an address can say: %R", what, object);
+        return -1;
+    }
     if (n <= 0) {
         PyErr_Format(PyExc_ValueError, "%s must be at least 1 byte, not %R", what, object);
         return -1;
@@ -192,7 +196,7 @@ static PyObject *region_open(PyObject *type, PyObject *args, PyObject *kwargs)
     }
     if (extent(fd, path, offset ? offset : zero, length, &from, &size) < 0)
         goto done;
-    label = name != Py_None ? Py_NewRef(name) : PyUnicode_FromFormat("%S", path);
+    label = name != Py_None ? Py_NewRef(name) : PyUnicode_DecodeFSDefaultAndSize(PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes));
     r = label ? region_alloc(st, label, changes ? "r+" : copy ? "c" : "r") : NULL;
     if (r == NULL)
         goto done;
@@ -287,6 +291,18 @@ static int check_writable(region_t *r)
     return -1;
 }
 
+/* What was lent, or failed to be (NULL): looked at again, for others may have closed or protected the region meanwhile. */
+static PyObject *still_lendable(region_t *r, bool exclusive, PyObject *lent)
+{
+    if (lent == NULL && (r->moved || r->closed)) {
+        PyErr_Clear();
+        raise_gone(r);
+    }
+    if (lent != NULL && exclusive && check_writable(r) < 0)
+        Py_CLEAR(lent);
+    return lent;
+}
+
 static PyObject *borrow_range(region_t *r, bool exclusive, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *slots[3];
@@ -304,16 +320,7 @@ static PyObject *borrow_range(region_t *r, bool exclusive, PyObject *const *args
         return NULL;
     const lending_t from = {.st = r->st, .source = (PyObject *)r, .book = &r->core.book,
                             .verb = exclusive ? "borrow" : "share", .exclusive = exclusive};
-    PyObject *b = borrow_one(&from, start, stop, slots[2]);
-    if (b == NULL && (r->moved || r->closed)) { /* meanwhile, or while it waited */
-        PyErr_Clear();
-        raise_gone(r);
-    }
-    if (b != NULL && exclusive && r->core.access != TETHER_ACCESS_WRITE) { /* protected while it waited */
-        Py_CLEAR(b);
-        check_writable(r);
-    }
-    return b;
+    return still_lendable(r, exclusive, borrow_one(&from, start, stop, slots[2]));
 }
 
 static PyObject *region_share(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
@@ -371,7 +378,7 @@ static PyObject *chunks(region_t *r, bool exclusive, PyObject *args, PyObject *k
                             .verb = exclusive ? "borrow" : "share", .exclusive = exclusive};
     PyObject *list = borrow_many(&from, bounds, n);
     PyMem_Free(bounds);
-    return list;
+    return still_lendable(r, exclusive, list);
 }
 
 static PyObject *region_chunks(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -601,11 +608,15 @@ static PyObject *region_get_name(PyObject *self, void *unused)
     return Py_NewRef(name ? name : Py_None);
 }
 
+static const char *mode_now(region_t *r)
+{
+    return r->core.may_write && r->core.access == TETHER_ACCESS_READ ? "r" : r->mode;
+}
+
 static PyObject *region_get_mode(PyObject *self, void *unused)
 {
     (void)unused;
-    region_t *r = (region_t *)self;
-    return PyUnicode_FromString(r->core.may_write && r->core.access == TETHER_ACCESS_READ ? "r" : r->mode);
+    return PyUnicode_FromString(mode_now((region_t *)self));
 }
 
 static PyObject *region_get_closed(PyObject *self, void *unused)
@@ -619,8 +630,8 @@ static PyObject *region_repr(PyObject *self)
     region_t *r = (region_t *)self;
     const char *state = r->closed ? ", closed" : r->moved ? ", consumed" : "";
     if (r->name != NULL)
-        return PyUnicode_FromFormat("<tether.Region %R, %zu bytes, mode '%s'%s>", r->name, r->core.nbytes, r->mode, state);
-    return PyUnicode_FromFormat("<tether.Region of %zu bytes, mode '%s'%s>", r->core.nbytes, r->mode, state);
+        return PyUnicode_FromFormat("<tether.Region %R, %zu bytes, mode '%s'%s>", r->name, r->core.nbytes, mode_now(r), state);
+    return PyUnicode_FromFormat("<tether.Region of %zu bytes, mode '%s'%s>", r->core.nbytes, mode_now(r), state);
 }
 
 static PyObject *no_copy(PyObject *self, PyObject *unused)

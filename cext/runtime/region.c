@@ -74,6 +74,12 @@ int tether_region_map_file(tether_region_t *region, tether_runtime_t *rt, int fd
 
 tether_status_t tether_region_seize(tether_thread_t *thread, tether_region_t *region, tether_blame_t *blame, void *arg)
 {
+    if (atomic_exchange_explicit(&region->seized, true, memory_order_acquire)) { /* by another thread, a moment ago */
+        tether_loan_t theirs = {.stop = region->nbytes, .exclusive = true, .state = TETHER_LOAN_LIVE};
+        if (blame != NULL)
+            blame(&theirs, arg);
+        return TETHER_CONFLICT;
+    }
     tether_loan_t *whole = &region->whole;
     whole->start = 0;
     whole->stop = region->nbytes;
@@ -81,10 +87,16 @@ tether_status_t tether_region_seize(tether_thread_t *thread, tether_region_t *re
     tether_status_t status = tether_borrow(thread, &region->book, &whole, 1, blame, arg);
     if (status == TETHER_OK)
         tether_loan_move(thread, whole, NULL); /* no task's: it may stay for ever, and ends with none */
+    else
+        store_release(&region->seized, false);
     return status;
 }
 
-void tether_region_let_go(tether_thread_t *thread, tether_region_t *region) { tether_loan_forget(thread, &region->whole); }
+void tether_region_let_go(tether_thread_t *thread, tether_region_t *region)
+{
+    tether_loan_forget(thread, &region->whole);
+    store_release(&region->seized, false);
+}
 
 int tether_region_unmap(tether_region_t *region)
 {

@@ -33,6 +33,7 @@ typedef struct {
     tether_access_t access;      /* as it is now: READ or WRITE */
     tether_file_t *file;         /* with a reference, or NULL */
     tether_book_t book;
+    _Atomic bool seized;         /* `whole` is somebody's: only he may write to it */
     tether_loan_t whole;         /* of whoever seized it */
 } tether_region_t;
 

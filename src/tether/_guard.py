@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Self, TypeVar
 
 from . import _core
-from ._errors import ShutdownError
 
 __all__ = ["Guard", "callback", "drain"]
 
 T = TypeVar("T")
-_numbers = itertools.count()
+_wrapped: weakref.WeakSet[Callable[[Any], None]] = weakref.WeakSet()
 _living: weakref.WeakValueDictionary[int, Guard] = weakref.WeakValueDictionary()
 
 
 def _once(release: Callable[[Any], None]) -> Callable[[Any], None]:
-    """``release`` as callers see it: the first call counts, by the owner."""
+    """``release`` as callers see it: the first call counts, by the owner, and what that calls of its base classes."""
 
     @functools.wraps(release)
     def released(self: Guard) -> None:
-        nested = self.released
-        if not self._begin():
+        if not self._begin() or released in self._ran:
             return
+        outermost = not self._ran
+        self._ran = self._ran | {released}
         try:
             release(self)
         finally:
-            if not nested:
+            if outermost:
                 self._end()
 
+    _wrapped.add(released)
     return released
 
 
@@ -42,7 +42,8 @@ class Guard(_core.Held):
     Override ``release()``. It is called exactly once: explicitly, at the end of ``with guard:``, when the guard is
     dropped, when the scope it is bound to ends, at interpreter exit at the latest. It has one owner, the task that
     made it; given to a task it moves there, and only its owner may release it (G3). A guard that the cyclic collector
-    finds, or that somebody else drops, is released by a task of its own: nothing waits in the collector (G5).
+    finds, or that somebody else drops, is released by a task of its own: nothing waits in the collector (G5). That is
+    so, too, if ``__init__`` failed. In a forked child the guards of the parent do nothing.
 
     Raises: OwnershipError from ``release`` and ``bind``, for anyone but the owner.
 
@@ -63,12 +64,14 @@ class Guard(_core.Held):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "release" in cls.__dict__:
-            setattr(cls, "release", _once(cls.__dict__["release"]))  # noqa: B010 (it is a method for checkers)
+        if "release" in cls.__dict__ or cls.release not in _wrapped:  # its own, or that of a class which is no Guard
+            setattr(cls, "release", _once(cls.release))  # noqa: B010 (it is a method for checkers)
+
+    _ran: frozenset[Callable[[Any], None]] = frozenset()  # the functions of its release that have begun
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        _living[next(_numbers)] = self
+        _living[self._number] = self
         return self
 
     @_once
@@ -87,14 +90,14 @@ class Guard(_core.Held):
         self.release()
 
     def __del__(self) -> None:
-        if self.released:
+        if self.released or self._foreign:
             return
         if self._here():
             self.release()
             return
         try:
             _core.spawn(_release_adopted, _Box(self)).detach()
-        except ShutdownError:
+        except Exception:  # the interpreter ends, or there is nothing left to make a task of
             _release_adopted(_Box(self))
 
 
@@ -115,10 +118,10 @@ def _release_adopted(box: _Box) -> None:
 def _release_all() -> None:
     """At exit, when the tasks have ended: the newest first."""
     for _, guard in sorted(_living.items(), reverse=True):
-        if not guard.released:
+        if not guard.released and not guard._foreign:
             try:
                 _release_adopted(_Box(guard))
-            except Exception as error:
+            except BaseException as error:  # whatever it is: the others' turn comes
                 _core._report_unraisable(error, f"<release of {guard!r} at exit>")
 
 
@@ -183,20 +186,31 @@ class _Drain(Guard, Generic[T]):
         return self
 
     def __next__(self) -> T:
-        if self.released or self._next >= self._stop:
+        borrow = self._borrow
+        if self.released or borrow is None or self._next >= self._stop:
             raise StopIteration
+        value = borrow.value  # BorrowError: not ours, or it ended with the task that had it
         at = self._next
         self._next += 1
-        item: T = self._value[at]
-        if isinstance(self._value, list):
-            self._value[at] = None  # the item is the caller's now
+        item: T = value[at]
+        if isinstance(value, list):
+            value[at] = None  # the item is the caller's now
         return item
 
     def release(self) -> None:
+        again = None
         try:
+            if self._borrow is not None and self._borrow.expired:  # it has ended with the task that had it
+                source = self._borrow.source
+                assert isinstance(source, _core.Owned)
+                again = source.borrow_mut()
+                if again.value is not self._value:
+                    return
             del self._value[self._start : self._stop]
         finally:
             self._borrow = None  # ends it, whoever we are
+            if again is not None:
+                again.release()
 
 
 def drain(owned: _core.Owned[Any], start: int, stop: int | None) -> _Drain[Any]:
@@ -207,5 +221,6 @@ def drain(owned: _core.Owned[Any], start: int, stop: int | None) -> _Drain[Any]:
     except BaseException:
         drain._begin()
         drain._end()
+        drain._borrow = None  # the exception's traceback may keep us
         raise
     return drain
