@@ -512,7 +512,7 @@ def test_address_space_that_is_used_up_is_an_error(run_python: RunPython) -> Non
         r = tether.Region(1 << 20)
         tether.statistics()  # imports nothing later
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), -1))
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
         kept = []
         try:
             while len(kept) < 100:
