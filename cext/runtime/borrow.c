@@ -128,8 +128,10 @@ static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
 /* How many are lent: the sum over lanes. */
 static void count(const tether_loan_t *loan, int change)
 {
+    if (loan->host == NULL || loan->taker == NULL)
+        return;
     tether_runtime_t *rt = load_relaxed(&loan->taker->rt);
-    if (loan->host != NULL && rt != NULL)
+    if (rt != NULL)
         add_relaxed(&rt->lanes[loan->taker->lane].lent, change);
 }
 
