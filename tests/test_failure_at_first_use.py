@@ -25,7 +25,7 @@ def attempt(nth):
     if out.failed:
         allowed = (MemoryError, RuntimeError) if "{kind}" == "without_threads" else MemoryError
         assert isinstance(out.exception, allowed), repr(out.exception)
-        assert tether.statistics() == tether._statistics.Statistics(0, 0, 0, 0, 0, 0), tether.statistics()
+        assert tether.statistics() == tether._statistics.Statistics(*[0] * 9), tether.statistics()
     else:
         assert out.value.join() == 5
     # As if nothing had happened: it works now, and what is registered once is registered once.

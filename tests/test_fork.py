@@ -132,7 +132,7 @@ PRELUDE = """
     dedicated(int).join()
 
     def fresh():
-        assert tether.statistics() == tether.Statistics(0, 0, 0, 0, 0, 0)
+        assert tether.statistics() == tether.Statistics(*[0] * 9)
         assert tether.tasks() == [] and tether.current().id == 0
         assert threading.enumerate() == [threading.main_thread()] == [threading.current_thread()]
         works()

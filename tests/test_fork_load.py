@@ -63,7 +63,7 @@ LOAD = """
     assert tether.statistics().tasks_live >= 46
 
     def work(n):
-        assert tether.statistics() == tether.Statistics(0, 0, 0, 0, 0, 0)
+        assert tether.statistics() == tether.Statistics(*[0] * 9)
         assert tether.tasks() == [] and tether.current().id == 0
         assert threading.enumerate() == [threading.main_thread()]
         lazy = tether.spawn(pow, n, 2)
