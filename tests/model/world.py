@@ -282,6 +282,7 @@ class World:
         scope.state = "closed"
         actor.scopes.remove(scope)
         outside = actor.cancelled()
+        scope.failures.sort(key=scope.children.index)  # collected in the order of their coming, not of their ends
         failed = [task.outcome[1] for task in scope.failures]  # type: ignore[index]
         for task in scope.failures:
             task.reaped = True
