@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tether._bench import hashing, library
+from tether._bench import hashing, stdlib
 
 
 @pytest.fixture(scope="module")
 def paths():
-    return library.files()
+    return stdlib.files()
 
 
 @pytest.mark.benchmark(group="SHA-256 of the standard library")
@@ -18,7 +18,7 @@ def bench_hash(benchmark, executor, paths, side):
     run = {
         "tether": lambda: hashing.tasks(paths),
         "ThreadPoolExecutor(2)": lambda: hashing.pool(executor, paths),
-        "serial": lambda: [library.digest(path) for path in paths],
+        "serial": lambda: [stdlib.digest(path) for path in paths],
     }[side]
     result = benchmark.pedantic(run, rounds=5, warmup_rounds=1)
-    assert result == [library.digest(path) for path in paths]
+    assert result == [stdlib.digest(path) for path in paths]

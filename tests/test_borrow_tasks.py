@@ -716,3 +716,29 @@ def test_a_deadlock_that_a_release_resolves_is_none(r: tether.Region) -> None:
             for _ in range(4):
                 s.options(dedicated=True).spawn(lambda: r.borrow_mut(timeout=None).release())
     assert borrows() == 0
+
+
+def test_one_borrow_given_by_many_threads_at_once_goes_to_one_task():
+    # G13: all threads of the program are one owner; every other one is told, and its task never was
+    for _ in range(30):
+        region = tether.Region(4096)
+        part, start = region.borrow_mut(), threading.Barrier(4)
+        given: list[tether.JoinGuard[int]] = []
+        refused: list[BaseException] = []
+
+        def give(part=part, start=start, given=given, refused=refused):
+            start.wait()
+            try:
+                given.append(tether.spawn(len, part))
+            except (tether.MovedError, tether.BorrowError) as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=give) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(given), len(refused)) == (1, 3)
+        assert given.pop().join() == 4096
+        del part, give
+        region.close()

@@ -526,3 +526,25 @@ def test_a_callback_that_is_bound_to_a_scope_outlives_its_tasks() -> None:
         tether.callback(listeners.append, listeners.remove, print).bind(s)
         assert s.spawn(lambda: len(listeners)).join() == 1
     assert listeners == []
+
+
+def test_collector_does_not_release_before_anything_was_spawned(run_python):
+    # G5: the first guard of a program, in a cycle
+    code = """
+        import gc, tether
+        from support import poll
+
+        class Noted(tether.Guard):
+            def __init__(self):
+                self.itself = self
+
+            def release(self):
+                names.append(tether.current().name)
+
+        names = []
+        Noted()
+        gc.collect()
+        poll(lambda: names)
+        print(names[0] != "root")
+    """
+    assert run_python(code, check=True).out == "True\n"

@@ -268,6 +268,11 @@ void names_sleep(tether_thread_t *thread);
 /* Somebody else has told the system a name for the calling thread. */
 void names_renamed(tether_thread_t *thread);
 
+/* Rows of a method table: what has one owner is neither copied nor pickled. refuse raises. */
+#define NO_COPY_METHODS(refuse)                                                                          \
+    {"__copy__", refuse, METH_NOARGS, NULL}, {"__deepcopy__", refuse, METH_O, NULL},                      \
+        {"__reduce__", refuse, METH_NOARGS, NULL}, {"__reduce_ex__", refuse, METH_O, NULL}
+
 /* ---- the rest -------------------------------------------------------------------------------------------------------- */
 
 /* site.c: the caller's code object (a reference, or NULL) and instruction offset. */
@@ -294,6 +299,7 @@ typedef struct {
     size_t n, room;
     PyObject **lent;
     size_t nlent, lent_room;
+    size_t given; /* of these, to the new task */
 } guards_t;
 
 int walk_call(state_t *st, PyObject *fn, PyObject *const *args, size_t nargs, guards_t *found);
@@ -387,7 +393,7 @@ typedef struct {
     state_t *st;
     tether_runtime_t *rt;
     tether_book_t book;    /* of the range 0 to 1 */
-    tether_node_t *_Atomic owner; /* a task, with a reference; NULL: the root */
+    tether_slot_t owner;
     PyObject *value;       /* NULL: taken. Guarded by the object's critical section */
     PyObject *weakrefs;
 } owned_t;
@@ -417,9 +423,9 @@ void blame_note(tether_loan_t *loan, void *blame);
 /* Raises BorrowError with it, and clears it. */
 void blame_raise(state_t *st, blame_t *blame, PyObject *source, const char *verb, const size_t *wanted);
 
-/* May the calling task give it away? 0, or -1 with an exception. Moves it. */
-int borrow_check_movable(state_t *st, tether_thread_t *thread, borrow_t *borrow);
-void borrow_move(tether_thread_t *thread, borrow_t *borrow, tether_task_t *to);
+/* Gives it from what runs here to a task that nobody runs yet: 0, or -1 with an exception. Undoes it. (So for owned_, held_.) */
+int borrow_give(tether_thread_t *thread, borrow_t *borrow, tether_task_t *to);
+void borrow_take_back(tether_thread_t *thread, borrow_t *borrow);
 
 /* Before a task's end: its borrows end. Views that stay are noted in its scope. */
 void borrows_end(state_t *st, job_t *job);
@@ -436,18 +442,14 @@ size_t *region_bounds(region_t *r, size_t start, size_t stop, PyObject *args, Py
 PyObject *owned_text(owned_t *o);
 PyObject *owned_value(owned_t *o);                       /* a reference, or MovedError */
 PyObject *owned_exchange(owned_t *o, PyObject *value);   /* takes over value; gives the former one, or NULL */
-int owned_check_movable(owned_t *o);
-void owned_move(tether_thread_t *thread, owned_t *o, tether_node_t *to);
+int owned_give(tether_thread_t *thread, owned_t *o, tether_node_t *to);
+void owned_take_back(tether_thread_t *thread, owned_t *o);
 
 /* pyheld.c: guards written in Python. */
 extern PyType_Spec held_spec;
-int held_check_movable(PyObject *held);
-void held_move(tether_thread_t *thread, PyObject *held, tether_node_t *to);
-
-/* The owner of a held_t or owned_t, a word with a reference that changes under rt->graph. Is it what runs here? If not, *other
- * is it, a new reference or NULL (the root). */
-bool owner_is_here(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t **other);
-void owner_set(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t *to);
+int held_need_owner(PyObject *held, const char *verb); /* OwnershipError, for anyone else, unless it was released */
+int held_give(tether_thread_t *thread, PyObject *held, tether_node_t *to);
+void held_take_back(tether_thread_t *thread, PyObject *held);
 
 /* restart.c */
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */
@@ -475,6 +477,7 @@ void fork_silence(state_t *st); /* the same exception, where none may be raised:
 /* host.c */
 void host_fill(tether_host_t *host);
 int host_prepare(state_t *st); /* at the first spawn */
+int host_watch_collector(state_t *st); /* before the first guard of any kind: is a destructor called by the collector? (G5) */
 
 /* anchor.c: called attached, but for anchor_enter and anchor_left. They do nothing in the main interpreter, beyond anchor_enter's thread state. */
 int anchor_drop(state_t *st);     /* before a spawn: 0, or -1 with MemoryError */

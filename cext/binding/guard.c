@@ -547,10 +547,7 @@ static PyMethodDef guard_methods[] = {
      "interpreter exit.\n\nRaises: OwnershipError if it borrows something or belongs to a scope."},
     {"__enter__", guard_enter, METH_NOARGS, "The guard itself."},
     {"__exit__", (PyCFunction)(void (*)(void))guard_exit, METH_FASTCALL, "Joins; cancels first if the body failed."},
-    {"__copy__", no_copy, METH_NOARGS, NULL},
-    {"__deepcopy__", no_copy, METH_O, NULL},
-    {"__reduce__", no_copy, METH_NOARGS, NULL},
-    {"__reduce_ex__", no_copy, METH_O, NULL},
+    NO_COPY_METHODS(no_copy),
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
     {0},
 };

@@ -301,6 +301,8 @@ static int hook_once(state_t *st, bool *done, int (*hook)(state_t *st))
     return 0;
 }
 
+int host_watch_collector(state_t *st) { return hook_once(st, &st->gc_hooked, hook_gc); }
+
 /* Before the first task: what costs time or memory only for those who spawn. */
 int host_prepare(state_t *st)
 {
@@ -337,7 +339,7 @@ int host_prepare(state_t *st)
     if (!there)
         goto done;
     /* `started`: another thread was faster, while the imports ran */
-    if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || hook_once(st, &st->gc_hooked, hook_gc) < 0))
+    if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || host_watch_collector(st) < 0))
         goto done;
     st->started = true;
     result = 0;

@@ -578,30 +578,23 @@ static PyObject *shared_clone(PyObject *self, PyObject *unused)
 
 /* ---- borrows and tasks ----------------------------------------------------------------------------------------------------------------- */
 
-int borrow_check_movable(state_t *st, tether_thread_t *thread, borrow_t *b)
+int borrow_give(tether_thread_t *thread, borrow_t *b, tether_task_t *to)
 {
-    (void)thread;
     if (user(b) == NULL)
         return -1;
-    if (b->loan.state != TETHER_LOAN_LIVE || b->loan.parts != 0) {
-        raise_unusable(b);
-        return -1;
+    if (tether_loan_give(thread, &b->loan, to) == TETHER_OK) {
+        b->moved = true;
+        return 0;
     }
-    if (b->loan.views != 0) {
-        PyObject *what = source_text(st, b->source);
-        if (what != NULL)
-            PyErr_Format(st->BorrowError, "this borrow of %U cannot be given to a task: a raw view (a memoryview or an array) of it "
-                                          "exists here; let go of it first", what);
-        Py_XDECREF(what);
-        return -1;
-    }
-    return 0;
+    if (user(b) != NULL) /* else: another thread of the root was faster */
+        raise_in_use(b);
+    return -1;
 }
 
-void borrow_move(tether_thread_t *thread, borrow_t *b, tether_task_t *to)
+void borrow_take_back(tether_thread_t *thread, borrow_t *b)
 {
-    tether_loan_move(thread, &b->loan, to);
-    b->moved = true;
+    tether_loan_move(thread, &b->loan, load_relaxed(&thread->top));
+    b->moved = false;
 }
 
 static void note_escape(tether_loan_t *loan, void *arg)
@@ -732,8 +725,7 @@ static PyObject *no_copy(PyObject *self, PyObject *unused)
     {"__enter__", borrow_enter, METH_NOARGS, "The borrow itself."},                                                           \
     {"__exit__", (PyCFunction)(void (*)(void))borrow_exit, METH_FASTCALL,                                                     \
      "Ends the borrow; a raw view that still exists keeps its range lent (G14)."},                                           \
-    {"__copy__", no_copy, METH_NOARGS, NULL}, {"__deepcopy__", no_copy, METH_O, NULL},                                        \
-    {"__reduce__", no_copy, METH_NOARGS, NULL}, {"__reduce_ex__", no_copy, METH_O, NULL},                                     \
+    NO_COPY_METHODS(no_copy),                                                                                                  \
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL}
 
 static PyMethodDef shared_methods[] = {

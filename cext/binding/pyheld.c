@@ -10,7 +10,7 @@ typedef struct {
     PyObject_HEAD
     state_t *st;
     tether_runtime_t *rt;
-    tether_node_t *_Atomic owner; /* a task, with a reference; NULL: the root */
+    tether_slot_t owner;
     _Atomic unsigned state;
     _Atomic unsigned long releaser; /* ident of the thread that is RELEASING */
     unsigned long long number;      /* in the order in which they were made */
@@ -23,7 +23,7 @@ static PyObject *held_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     PyObject *module = PyType_GetModuleByDef(type, &tether_module);
     state_t *st = module ? PyModule_GetState(module) : NULL;
     tether_thread_t *thread = st ? need_thread(st) : NULL;
-    held_t *h = thread ? (held_t *)type->tp_alloc(type, 0) : NULL;
+    held_t *h = thread && host_watch_collector(st) == 0 ? (held_t *)type->tp_alloc(type, 0) : NULL;
     if (h == NULL)
         return NULL;
     h->st = st;
@@ -37,40 +37,11 @@ static PyObject *held_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)h;
 }
 
-bool owner_is_here(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t **other)
-{
-    tether_node_t *here = tether_owner_current(thread);
-    if (load_relaxed(word) == here)
-        return true; /* so it is not being changed: only what runs here does that */
-    tether_lock(&rt->graph); /* whose it is may give it away at this moment, and be gone */
-    tether_node_t *owner = load_relaxed(word);
-    if (owner != NULL)
-        add_relaxed(&owner->refs, 1);
-    tether_unlock(&rt->graph);
-    bool is = tether_owner_acts_as(rt, owner, here);
-    if (is)
-        tether_node_unref(thread, owner);
-    else
-        *other = owner;
-    return is;
-}
-
-void owner_set(tether_thread_t *thread, tether_runtime_t *rt, tether_node_t *_Atomic *word, tether_node_t *to)
-{
-    if (to != NULL)
-        add_relaxed(&to->refs, 1);
-    tether_lock(&rt->graph);
-    tether_node_t *before = load_relaxed(word);
-    store_relaxed(word, to);
-    tether_unlock(&rt->graph);
-    tether_node_unref(thread, before);
-}
-
 static tether_thread_t *need_owner(held_t *h, const char *verb)
 {
     tether_thread_t *thread = need_own(h->st, h->rt) == 0 ? need_thread(h->st) : NULL;
     tether_node_t *owner;
-    if (thread == NULL || owner_is_here(thread, h->rt, &h->owner, &owner))
+    if (thread == NULL || tether_owner_holds(thread, &h->owner, &owner))
         return thread;
     PyObject *name = owner ? job_name(job_of((tether_task_t *)owner)) : PyUnicode_FromString("the root (the program's own threads)");
     if (name != NULL)
@@ -116,7 +87,7 @@ static PyObject *held_here(PyObject *self, PyObject *unused)
     if (thread == NULL || load_relaxed(&h->st->collecting) == thread->ident)
         Py_RETURN_FALSE;
     tether_node_t *other;
-    if (owner_is_here(thread, h->rt, &h->owner, &other))
+    if (tether_owner_holds(thread, &h->owner, &other))
         Py_RETURN_TRUE;
     tether_node_unref(thread, other);
     Py_RETURN_FALSE;
@@ -130,19 +101,29 @@ static PyObject *held_adopt(PyObject *self, PyObject *unused)
     tether_thread_t *thread = need_own(h->st, h->rt) == 0 ? need_thread(h->st) : NULL;
     if (thread == NULL)
         return NULL;
-    held_move(thread, self, tether_owner_current(thread));
+    tether_owner_assign(thread, &h->owner, tether_owner_current(thread));
     Py_RETURN_NONE;
 }
 
-int held_check_movable(PyObject *self)
+int held_need_owner(PyObject *self, const char *verb)
 {
     held_t *h = (held_t *)self;
-    return load_acquire(&h->state) != HELD || need_owner(h, "give away") != NULL ? 0 : -1;
+    return load_acquire(&h->state) != HELD || need_owner(h, verb) != NULL ? 0 : -1;
 }
 
-void held_move(tether_thread_t *thread, PyObject *self, tether_node_t *to)
+int held_give(tether_thread_t *thread, PyObject *self, tether_node_t *to)
 {
-    owner_set(thread, ((held_t *)self)->rt, &((held_t *)self)->owner, to);
+    held_t *h = (held_t *)self;
+    if (load_acquire(&h->state) != HELD || (need_owner(h, "give away") != NULL && tether_owner_give(thread, &h->owner, to)))
+        return 0;
+    if (!PyErr_Occurred()) /* another thread of the root was faster */
+        need_owner(h, "give away");
+    return -1;
+}
+
+void held_take_back(tether_thread_t *thread, PyObject *self)
+{
+    tether_owner_assign(thread, &((held_t *)self)->owner, tether_owner_current(thread));
 }
 
 static PyObject *held_get_released(PyObject *self, void *unused)
@@ -195,10 +176,7 @@ static PyMethodDef held_methods[] = {
     {"_end", held_end, METH_NOARGS, "It was released."},
     {"_here", held_here, METH_NOARGS, "May its destructor release it here and now (G5)?"},
     {"_adopt", held_adopt, METH_NOARGS, "The calling task becomes its owner."},
-    {"__copy__", held_no_copy, METH_NOARGS, NULL},
-    {"__deepcopy__", held_no_copy, METH_O, NULL},
-    {"__reduce__", held_no_copy, METH_NOARGS, NULL},
-    {"__reduce_ex__", held_no_copy, METH_O, NULL},
+    NO_COPY_METHODS(held_no_copy),
     {0},
 };
 

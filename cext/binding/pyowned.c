@@ -87,7 +87,7 @@ static tether_thread_t *user(owned_t *o)
         return NULL;
     tether_thread_t *thread = need_thread(o->st);
     tether_node_t *owner;
-    if (thread == NULL || owner_is_here(thread, o->rt, &o->owner, &owner))
+    if (thread == NULL || tether_owner_holds(thread, &o->owner, &owner))
         return thread;
     PyObject *what = owned_text(o), *name = owner ? job_name(job_of((tether_task_t *)owner)) : PyUnicode_FromString("the program itself");
     if (what && name)
@@ -98,10 +98,9 @@ static tether_thread_t *user(owned_t *o)
     return NULL;
 }
 
-int owned_check_movable(owned_t *o)
+int owned_give(tether_thread_t *thread, owned_t *o, tether_node_t *to)
 {
-    tether_thread_t *thread = user(o);
-    if (thread == NULL)
+    if (user(o) == NULL)
         return -1;
     tether_loan_t all = {.stop = 1, .exclusive = true}, *one = &all;
     blame_t blame = {0};
@@ -109,13 +108,16 @@ int owned_check_movable(owned_t *o)
         blame_raise(o->st, &blame, (PyObject *)o, "give away", NULL);
         return -1;
     }
+    bool given = tether_owner_give(thread, &o->owner, to);
     tether_loan_forget(thread, &all);
-    return 0;
+    if (!given)
+        user(o); /* another thread of the root was faster */
+    return given ? 0 : -1;
 }
 
-void owned_move(tether_thread_t *thread, owned_t *o, tether_node_t *to)
+void owned_take_back(tether_thread_t *thread, owned_t *o)
 {
-    owner_set(thread, o->rt, &o->owner, to);
+    tether_owner_assign(thread, &o->owner, tether_owner_current(thread));
 }
 
 /* ---- methods ----------------------------------------------------------------------------------------------------------------------------- */
@@ -186,7 +188,7 @@ static PyObject *owned_drain(PyObject *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:drain", names, &start, &stop))
         return NULL;
     PyObject *module = PyImport_ImportModule("tether._guard"), *zero = PyLong_FromLong(0);
-    PyObject *drain = module && zero ? PyObject_CallMethod(module, "drain", "OOO", self, start ? start : zero, stop) : NULL;
+    PyObject *drain = module && zero ? PyObject_CallMethod(module, "Drain", "OOO", self, start ? start : zero, stop) : NULL;
     Py_XDECREF(module);
     Py_XDECREF(zero);
     return drain;
@@ -259,10 +261,7 @@ static PyMethodDef owned_methods[] = {
      "take($self, /)\n--\n\nTakes the value out; nothing is left (MovedError).\n\nRaises: BorrowError while it is lent."},
     {"replace", owned_replace, METH_O,
      "replace($self, value, /)\n--\n\nPuts a value in and returns the former one, or None.\n\nRaises: BorrowError while it is lent."},
-    {"__copy__", no_copy, METH_NOARGS, NULL},
-    {"__deepcopy__", no_copy, METH_O, NULL},
-    {"__reduce__", no_copy, METH_NOARGS, NULL},
-    {"__reduce_ex__", no_copy, METH_O, NULL},
+    NO_COPY_METHODS(no_copy),
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, NULL},
     {0},
 };

@@ -695,10 +695,7 @@ static PyMethodDef region_methods[] = {
      "close($self, /)\n--\n\nGives the pages back. Again: does nothing.\n\nRaises: BorrowError while something is lent (G15)."},
     {"__enter__", region_enter, METH_NOARGS, "The region itself."},
     {"__exit__", (PyCFunction)(void (*)(void))region_exit, METH_FASTCALL, "Closes it."},
-    {"__copy__", no_copy, METH_NOARGS, NULL},
-    {"__deepcopy__", no_copy, METH_O, NULL},
-    {"__reduce__", no_copy, METH_NOARGS, NULL},
-    {"__reduce_ex__", no_copy, METH_O, NULL},
+    NO_COPY_METHODS(no_copy),
     {0},
 };
 

@@ -336,7 +336,7 @@ static PyObject *scope_bind(PyObject *self, PyObject *guard)
         return PyErr_Format(PyExc_TypeError, "not a tether.Guard");
     if (s->left)
         return PyErr_Format(s->st->ScopeClosedError, "the scope's block was left: it takes no more guards");
-    if (held_check_movable(guard) < 0)
+    if (held_need_owner(guard, "bind") < 0)
         return NULL;
     if (s->bound == NULL) { /* the first: another thread may be as fast */
         PyObject *list = PyList_New(0);

@@ -85,7 +85,7 @@ static void raise_deadlock(state_t *st, tether_wait_t *how)
 /* Are there threads of the program that the runtime may not have met? Any of them could give back what the root has borrowed. */
 static bool has_strangers(state_t *st)
 {
-    PyObject *active = st->threading ? PyDict_GetItemString(st->threading, "_active") : NULL;
+    PyObject *active = st->threading ? dict_item(st->threading, "_active") : NULL;
     PyObject *threads = active && PyDict_Check(active) ? PyDict_Values(active) : NULL;
     Py_ssize_t others = 0;
     for (Py_ssize_t i = 0; threads != NULL && i < PyList_GET_SIZE(threads); i++)
@@ -93,6 +93,7 @@ static bool has_strangers(state_t *st)
     if (threads == NULL)
         PyErr_Clear();
     Py_XDECREF(threads);
+    Py_XDECREF(active);
     return threads == NULL || others > 1;
 }
 
@@ -154,6 +155,9 @@ static int raise_for(state_t *st, tether_thread_t *thread, tether_status_t statu
         return -1;
     case TETHER_DEADLOCK:
         raise_deadlock(st, how);
+        return -1;
+    case TETHER_NO_MEMORY:
+        PyErr_NoMemory();
         return -1;
     default:
         PyErr_SetString(PyExc_RuntimeError, tether_status_text(status));

@@ -80,7 +80,6 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
         return NULL;
 
     guard_t *guard = NULL;
-    bool lent = false;
     job_t *job = job_new(st, thread, scope ? &scope->node : tether_owner_current(thread));
     if (job == NULL)
         goto failed;
@@ -110,11 +109,8 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
     guard = guard_alloc(st);
     if (guard == NULL || guards_move(st, thread, &guards, &job->task.node, "a new task") < 0)
         goto failed;
-    if (guards.nlent != 0) {
-        if (lent_move(st, thread, &guards, job) < 0)
-            goto failed;
-        lent = true;
-    }
+    if (lent_move(st, thread, &guards, job) < 0)
+        goto failed;
 
     if (need_own(st, job->task.node.rt) < 0) /* Python code has run since we took the thread's record, and it forked */
         goto failed;
@@ -147,8 +143,7 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
 failed:
     if (job != NULL) /* back to whom they came from; by the job's owner they would go to a scope's opener */
         tether_owner_claim(thread, guards.tasks, guards.n, &job->task);
-    if (lent)
-        lent_move_back(st, thread, &guards);
+    lent_move_back(st, thread, &guards);
     guards_clear(&guards);
     if (guard != NULL) {
         PyObject_GC_Del(guard);

@@ -273,39 +273,37 @@ void guards_clear(guards_t *found)
     *found = (guards_t){0};
 }
 
-static void move_lent(state_t *st, tether_thread_t *thread, PyObject *obj, tether_task_t *to)
+static int give_lent(state_t *st, tether_thread_t *thread, PyObject *obj, tether_task_t *to)
 {
     if (is_borrow(st, obj))
-        borrow_move(thread, (borrow_t *)obj, to);
+        return borrow_give(thread, (borrow_t *)obj, to);
+    if (Py_TYPE(obj) == st->owned_type)
+        return owned_give(thread, (owned_t *)obj, &to->node);
+    return held_give(thread, obj, &to->node);
+}
+
+static void take_lent_back(state_t *st, tether_thread_t *thread, PyObject *obj)
+{
+    if (is_borrow(st, obj))
+        borrow_take_back(thread, (borrow_t *)obj);
     else if (Py_TYPE(obj) == st->owned_type)
-        owned_move(thread, (owned_t *)obj, to ? &to->node : NULL);
+        owned_take_back(thread, (owned_t *)obj);
     else
-        held_move(thread, obj, to ? &to->node : NULL);
+        held_take_back(thread, obj);
 }
 
 int lent_move(state_t *st, tether_thread_t *thread, guards_t *found, job_t *to)
 {
-    for (size_t i = 0; i < found->nlent; i++) {
-        PyObject *obj = found->lent[i];
-        int r = is_borrow(st, obj)                     ? borrow_check_movable(st, thread, (borrow_t *)obj)
-                : Py_TYPE(obj) == st->owned_type ? owned_check_movable((owned_t *)obj)
-                                                 : held_check_movable(obj);
-        if (r < 0)
+    for (; found->given < found->nlent; found->given++)
+        if (give_lent(st, thread, found->lent[found->given], &to->task) < 0)
             return -1;
-    }
-    for (size_t i = 0; i < found->nlent; i++)
-        move_lent(st, thread, found->lent[i], &to->task);
     return 0;
 }
 
 void lent_move_back(state_t *st, tether_thread_t *thread, guards_t *found)
 {
-    tether_task_t *us = load_relaxed(&thread->top);
-    for (size_t i = 0; i < found->nlent; i++) {
-        move_lent(st, thread, found->lent[i], us);
-        if (is_borrow(st, found->lent[i]))
-            ((borrow_t *)found->lent[i])->moved = false;
-    }
+    while (found->given > 0)
+        take_lent_back(st, thread, found->lent[--found->given]);
 }
 
 int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_node_t *to, const char *where)

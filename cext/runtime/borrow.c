@@ -199,7 +199,23 @@ static void grant(tether_book_t *book, const tether_loan_t *gone)
     }
 }
 
+static bool is_idle(const tether_loan_t *loan)
+{
+    return loan->state == TETHER_LOAN_LIVE && loan->views == 0 && loan->parts == 0;
+}
+
 /* ---- holders ------------------------------------------------------------------------------------------------------ */
+
+/* pre: the task's lane lock. */
+static void enlist_locked(tether_task_t *task, tether_loan_t *loan)
+{
+    loan->prev = NULL;
+    loan->next = load_relaxed(&task->loans);
+    if (loan->next != NULL)
+        loan->next->prev = loan;
+    store_relaxed(&task->loans, loan);
+    loan->listed = true;
+}
 
 static void enlist(tether_loan_t *loan)
 {
@@ -208,12 +224,7 @@ static void enlist(tether_loan_t *loan)
         return;
     tether_lock_t *lock = &tether_task_lane(task)->lock;
     tether_lock(lock);
-    loan->prev = NULL;
-    loan->next = load_relaxed(&task->loans);
-    if (loan->next != NULL)
-        loan->next->prev = loan;
-    store_relaxed(&task->loans, loan);
-    loan->listed = true;
+    enlist_locked(task, loan);
     tether_unlock(lock);
 }
 
@@ -280,6 +291,36 @@ void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_
         enlist(loan);
     if (from != NULL)
         tether_task_unref(thread, from);
+}
+
+tether_status_t tether_loan_give(tether_thread_t *thread, tether_loan_t *loan, tether_task_t *to)
+{
+    tether_task_t *from = load_relaxed(&thread->top);
+    if (load_relaxed(&loan->holder) != from)
+        return TETHER_CONFLICT;
+    if (from != NULL)
+        unlist(loan);
+    tether_task_ref(to);
+    /* The root is many threads: two may give it away at once, or one end it. So what decides, the holder and its list change
+     * together, and whoever ends it afterwards finds it in the list. */
+    tether_lock_t *lane = &tether_task_lane(to)->lock;
+    tether_lock(lane);
+    tether_lock(&loan->book->lock);
+    bool may = load_relaxed(&loan->holder) == from && is_idle(loan);
+    bool still = !may && loan->state == TETHER_LOAN_LIVE;
+    if (may) {
+        store_relaxed(&loan->holder, to);
+        loan->taker = thread;
+        enlist_locked(to, loan);
+    }
+    tether_unlock(&loan->book->lock);
+    tether_unlock(lane);
+    if (still && from != NULL)
+        enlist(loan);
+    tether_task_t *done = may ? from : to;
+    if (done != NULL)
+        tether_task_unref(thread, done);
+    return may ? TETHER_OK : TETHER_CONFLICT;
 }
 
 /* ---- borrowing ---------------------------------------------------------------------------------------------------- */
@@ -398,11 +439,6 @@ bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg
 }
 
 /* ---- lending further, and ending; book->lock ---------------------------------------------------------------------- */
-
-static bool is_idle(const tether_loan_t *loan)
-{
-    return loan->state == TETHER_LOAN_LIVE && loan->views == 0 && loan->parts == 0;
-}
 
 static void add_part(tether_loan_t *lender, tether_loan_t *part)
 {

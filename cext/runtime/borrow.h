@@ -105,6 +105,10 @@ tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too);
 tether_status_t tether_loan_view(tether_loan_t *loan);
 void tether_loan_unview(tether_loan_t *loan);
 
+/* Gives it to a task that nobody runs yet. CONFLICT, and nothing changes, unless it is held by what runs on the calling thread,
+ * LIVE, and neither viewed nor lent further. */
+tether_status_t tether_loan_give(tether_thread_t *thread, tether_loan_t *loan, tether_task_t *to);
+
 /* Makes `to` (running nothing yet, or NULL: the root) the holder. The caller acts for the present one. */
 void tether_loan_move(tether_thread_t *thread, tether_loan_t *loan, tether_task_t *to);
 

@@ -33,15 +33,43 @@ bool tether_owner_is(tether_task_t *task, const tether_node_t *node)
     return is;
 }
 
-bool tether_owner_acts_as(tether_runtime_t *rt, tether_node_t *owner, const tether_node_t *node)
+bool tether_owner_holds(tether_thread_t *thread, tether_slot_t *slot, tether_node_t **other)
 {
-    if (owner == node)
-        return true;
-    tether_lock(&rt->graph);
-    bool is = effective(owner) == node;
+    tether_node_t *here = tether_owner_current(thread);
+    if (load_relaxed(slot) == here)
+        return true; /* so it is not being changed: only what runs here does that */
+    tether_runtime_t *rt = load_relaxed(&thread->rt);
+    tether_lock(&rt->graph); /* whose it is may give it away at this moment, and be gone */
+    tether_node_t *owner = load_relaxed(slot);
+    bool holds = effective(owner) == here;
+    if (!holds && owner != NULL)
+        add_relaxed(&owner->refs, 1);
     tether_unlock(&rt->graph);
-    return is;
+    *other = owner;
+    return holds;
 }
+
+static bool assign(tether_thread_t *thread, tether_slot_t *slot, tether_node_t *to, bool by_force)
+{
+    tether_runtime_t *rt = load_relaxed(&thread->rt);
+    if (to != NULL)
+        add_relaxed(&to->refs, 1);
+    tether_lock(&rt->graph);
+    tether_node_t *before = load_relaxed(slot);
+    bool may = by_force || effective(before) == tether_owner_current(thread);
+    if (may)
+        store_relaxed(slot, to);
+    tether_unlock(&rt->graph);
+    tether_node_unref(thread, may ? before : to);
+    return may;
+}
+
+bool tether_owner_give(tether_thread_t *thread, tether_slot_t *slot, tether_node_t *to)
+{
+    return assign(thread, slot, to, false);
+}
+
+void tether_owner_assign(tether_thread_t *thread, tether_slot_t *slot, tether_node_t *to) { assign(thread, slot, to, true); }
 
 static bool above(const tether_task_t *task, const tether_node_t *node)
 {

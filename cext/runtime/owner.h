@@ -16,8 +16,15 @@ static inline tether_node_t *tether_owner_current(const tether_thread_t *thread)
  * scope's opener. */
 bool tether_owner_is(tether_task_t *task, const tether_node_t *node);
 
-/* Has what `owner` owned, a node that the caller keeps alive, come to `node` by now? */
-bool tether_owner_acts_as(tether_runtime_t *rt, tether_node_t *owner, const tether_node_t *node);
+/* Who owns something that is no task's guard: a node with a reference, or NULL, the root. */
+typedef tether_node_t *_Atomic tether_slot_t;
+
+/* Is it owned by what runs on the calling thread? If not, *other is the owner, with a reference. */
+bool tether_owner_holds(tether_thread_t *thread, tether_slot_t *slot, tether_node_t **other);
+
+/* Gives it to `to`, if it is owned by what runs on the calling thread; or in any case. */
+bool tether_owner_give(tether_thread_t *thread, tether_slot_t *slot, tether_node_t *to);
+void tether_owner_assign(tether_thread_t *thread, tether_slot_t *slot, tether_node_t *to);
 
 /* Is `task` `node` itself or one of its ancestors? */
 bool tether_owner_above(const tether_task_t *task, tether_node_t *node);

@@ -69,6 +69,28 @@ static uint64_t first_look(tether_thread_t *thread, const tether_wait_t *how)
     return limit < until ? limit : until;
 }
 
+static void forget_cycle(tether_thread_t *thread, tether_wait_t *how)
+{
+    while (how->cycle_len > 0)
+        tether_task_unref(thread, how->cycle[--how->cycle_len]);
+}
+
+/* Before each sleep: is there a reason to give up? A wait with a deadline ends by itself: no edge of a deadlock. Cancellation
+ * is looked at after the last thing that could take our wake-up token, and whoever cancels sets the flag before it wakes: so
+ * it is either seen here or its wake-up keeps us from sleeping. It comes before a deadlock: who is cancelled waits no more. */
+static tether_status_t look(tether_thread_t *thread, tether_node_t *node, tether_claim_t *claim, tether_wait_t *how)
+{
+    tether_status_t status = TETHER_OK;
+    if (how->deadline == TETHER_FOREVER)
+        status = tether_owner_wait(thread, node, claim, how);
+    if (how->cancellable && tether_thread_cancelled(thread)) {
+        if (status == TETHER_DEADLOCK)
+            forget_cycle(thread, how);
+        return TETHER_CANCELLED;
+    }
+    return status;
+}
+
 static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tether_wait_t *how)
 {
     if (goal->done(goal->what))
@@ -85,18 +107,9 @@ static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tet
     tether_status_t status;
     blocked(thread, true);
     for (;;) {
-        /* A wait with a deadline ends by itself: no edge of a deadlock. */
-        if (how->deadline == TETHER_FOREVER) {
-            status = tether_owner_wait(thread, goal->node, NULL, how);
-            if (status != TETHER_OK)
-                break;
-        }
-        /* Cancellation is looked at after the last thing that could take our wake-up token, and whoever cancels sets the
-         * flag before it wakes: so it is either seen here or its wake-up keeps us from sleeping. */
-        if (how->cancellable && tether_thread_cancelled(thread)) {
-            status = TETHER_CANCELLED;
+        status = look(thread, goal->node, NULL, how);
+        if (status != TETHER_OK)
             break;
-        }
         status = tether_lot_wait(goal->what, &thread->parker, goal->still, goal->what, until);
         if (goal->done(goal->what)) {
             tether_spin_learn(&spin);
@@ -164,12 +177,8 @@ static tether_status_t sleep_for_claim(tether_thread_t *thread, tether_claim_t *
 {
     tether_status_t status = TETHER_OK;
     while (status == TETHER_OK && !claim_done(claim)) {
-        if (how->deadline == TETHER_FOREVER && (status = tether_owner_wait(thread, NULL, claim, how)) != TETHER_OK)
-            break;
-        /* As in wait_for: after the last thing that could take our wake-up token. */
-        if (how->cancellable && tether_thread_cancelled(thread))
-            return TETHER_CANCELLED;
-        if (claim_done(claim))
+        status = look(thread, NULL, claim, how);
+        if (status != TETHER_OK || claim_done(claim))
             break;
         status = tether_park(&thread->parker, until);
         if (status == TETHER_TIMEOUT && how->deadline > tether_now())
@@ -192,10 +201,8 @@ tether_status_t tether_wait_claim(tether_thread_t *thread, tether_claim_t *claim
     blocked(thread, false);
     if (!claim_done(claim))
         return status;
-    if (status == TETHER_DEADLOCK) { /* somebody from outside the cycle has made room */
-        while (how->cycle_len > 0)
-            tether_task_unref(thread, how->cycle[--how->cycle_len]);
-    }
+    if (status == TETHER_DEADLOCK)
+        forget_cycle(thread, how); /* somebody from outside the cycle has made room */
     tether_spin_learn(&spin);
     return TETHER_OK;
 }

@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from . import _core
 
-__all__ = ["Guard", "callback", "drain"]
+__all__ = ["Drain", "Guard", "callback"]
 
 T = TypeVar("T")
 _wrapped: weakref.WeakSet[Callable[[Any], None]] = weakref.WeakSet()
@@ -131,14 +131,18 @@ atexit.register(_release_all)
 class _Callback(Guard):
     """See `callback`."""
 
+    _registered = False
+
     def __init__(self, register: Callable[[T], Any], unregister: Callable[[Any], object], fn: T) -> None:
         self._unregister = unregister
         self.fn = fn
         token = register(fn)
         self._token = fn if token is None else token
+        self._registered = True
 
     def release(self) -> None:
-        self._unregister(self._token)
+        if self._registered:
+            self._unregister(self._token)
 
 
 def callback(register: Callable[[T], Any], unregister: Callable[[Any], object], fn: T) -> Guard:
@@ -159,28 +163,26 @@ def callback(register: Callable[[T], Any], unregister: Callable[[Any], object], 
     >>> listeners
     []
     """
-    guard: Guard = _Callback.__new__(_Callback)
-    registered = False
-    try:
-        guard.__init__(register, unregister, fn)  # type: ignore[misc]
-        registered = True
-    finally:
-        if not registered:
-            guard._begin()  # there is nothing to release
-            guard._end()
-    return guard
+    return _Callback(register, unregister, fn)
 
 
-class _Drain(Guard, Generic[T]):
+class Drain(Guard, Generic[T]):
     """See Owned.drain."""
 
+    _borrow: _core.Exclusive[Any] | None = None
+
     def __init__(self, owned: _core.Owned[Any], start: int, stop: int | None) -> None:
-        self._borrow: _core.Exclusive[Any] | None = owned.borrow_mut()
-        self._value = self._borrow.value
-        if not isinstance(self._value, (list, bytearray)):
-            raise TypeError(f"only an owned list or bytearray can be drained, not {type(self._value).__name__}")
-        self._start, self._stop, _ = slice(start, stop).indices(len(self._value))
+        borrow = owned.borrow_mut()
+        try:
+            self._value = borrow.value
+            if not isinstance(self._value, (list, bytearray)):
+                raise TypeError(f"only an owned list or bytearray can be drained, not {type(self._value).__name__}")
+            self._start, self._stop, _ = slice(start, stop).indices(len(self._value))
+        except BaseException:
+            borrow.release()
+            raise
         self._next = self._start
+        self._borrow = borrow
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -198,9 +200,11 @@ class _Drain(Guard, Generic[T]):
         return item
 
     def release(self) -> None:
+        if self._borrow is None:
+            return  # it never began
         again = None
         try:
-            if self._borrow is not None and self._borrow.expired:  # it has ended with the task that had it
+            if self._borrow.expired:  # it has ended with the task that had it
                 source = self._borrow.source
                 assert isinstance(source, _core.Owned)
                 again = source.borrow_mut()
@@ -211,16 +215,3 @@ class _Drain(Guard, Generic[T]):
             self._borrow = None  # ends it, whoever we are
             if again is not None:
                 again.release()
-
-
-def drain(owned: _core.Owned[Any], start: int, stop: int | None) -> _Drain[Any]:
-    """Called by Owned.drain."""
-    drain: _Drain[Any] = _Drain.__new__(_Drain)
-    try:
-        drain.__init__(owned, start, stop)  # type: ignore[misc]
-    except BaseException:
-        drain._begin()
-        drain._end()
-        drain._borrow = None  # the exception's traceback may keep us
-        raise
-    return drain

@@ -38,7 +38,7 @@ def program(n: int) -> str:
 def environment() -> dict[str, str]:
     tests = Path(__file__).parents[1]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TETHER_")}
-    roots = [str(tests), str(tests.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    roots = [str(tests), os.environ.get("PYTHONPATH", "")]
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, roots))}
 
 

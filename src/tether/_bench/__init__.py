@@ -4,7 +4,7 @@ Layout, from what is measured to what is shown::
 
     spawn, scope, sleeping, fib, hashing    workloads: plain functions, no clock inside
     lending, mapping, filling, sums         the same, of regions and borrows
-    library                                 the real input; runs alone too, as a bare process without tether
+    stdlib                                  the real input; runs alone too, as a bare process without tether
     bare                                    two such processes, ready before the clock starts
     probe, child                            what needs a fresh process: the inside and the outside of it
     memory, idle                            what the probes read from the kernel

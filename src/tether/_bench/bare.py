@@ -5,7 +5,7 @@ import sys
 from types import TracebackType
 from typing import IO, Self
 
-from . import library
+from . import stdlib
 
 
 class BarePair:
@@ -45,7 +45,7 @@ class BarePair:
 
 def _start(which: int) -> subprocess.Popen[str]:
     # -P: the folder of the script stays off sys.path, its modules have the names of others
-    command = [sys.executable, "-P", library.__file__, str(which)]
+    command = [sys.executable, "-P", stdlib.__file__, str(which)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

@@ -6,7 +6,7 @@ from threading import get_ident
 
 import tether
 
-from .library import digest
+from .stdlib import digest
 
 
 def tasks(paths: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from . import child, fib, hashing, library, machine, scope, sleeping, spawn
+from . import child, fib, hashing, machine, scope, sleeping, spawn, stdlib
 from .bare import BarePair
 from .data_rows import data_rows
 from .measure import apart, timed
@@ -85,7 +85,7 @@ def _hash_rows(sizes: Sizes) -> list[Row]:
         Row(
             "hash", "SHA-256 of the standard library", "s", Judged.TIMES,
             _hash_pool_sides, sizes.rounds, POOL, Goal("not slower", 1), Goal("1.1x faster", 1.1),
-            in_place=lambda: hashing.in_place(library.files()),
+            in_place=lambda: hashing.in_place(stdlib.files()),
         ),
         Row(
             "hash-bare", "the same", "s", Judged.TIMES,
@@ -146,8 +146,8 @@ def _scope_sides() -> Iterator[Pair]:
 
 @contextmanager
 def _hash_pool_sides() -> Iterator[Pair]:
-    paths = library.files()
-    serial = library.serial(paths)
+    paths = stdlib.files()
+    serial = stdlib.serial(paths)
 
     def ours() -> None:
         _require_equal(hashing.tasks(paths), serial, "tether")
@@ -161,9 +161,9 @@ def _hash_pool_sides() -> Iterator[Pair]:
 
 @contextmanager
 def _hash_bare_sides() -> Iterator[Pair]:
-    paths = library.files()
-    serial = library.serial(paths)
-    halves = [library.summary(library.serial(library.half(paths, which))) for which in (0, 1)]
+    paths = stdlib.files()
+    serial = stdlib.serial(paths)
+    halves = [stdlib.summary(stdlib.serial(stdlib.half(paths, which))) for which in (0, 1)]
 
     def ours() -> None:
         _require_equal(hashing.tasks(paths), serial, "tether")
