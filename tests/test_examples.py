@@ -72,3 +72,20 @@ def test_example_of_a_page_runs(code, run_python, tmp_path):
 
 def test_readme_has_an_example():
     assert "```python" in (ROOT / "README.md").read_text()
+
+
+def named_tests():
+    """Find the tests that the pages name as their witnesses."""
+    for page in PAGES:
+        for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text() if page.is_file() else ""):
+            yield page.name, file, name
+
+
+def test_tests_that_the_docs_name_exist():
+    missing = [
+        f"{page}: {file}::{name}"
+        for page, file, name in named_tests()
+        if not re.search(rf"^ *def {name}\(", (ROOT / "tests" / file).read_text(), flags=re.MULTILINE)
+    ]
+    assert missing == []
+    assert len(list(named_tests())) > 100
