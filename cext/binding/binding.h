@@ -126,7 +126,7 @@ static inline void count_for_all(PyObject *self)
 #endif
 }
 
-/* ---- jobs --------------------------------------------------------------------------------------------------------- */
+/* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
 typedef enum { OUTCOME_NONE, OUTCOME_VALUE, OUTCOME_FAILED, OUTCOME_KILLED } outcome_t;
 
@@ -213,7 +213,7 @@ static inline bool may_run_job_here(state_t *st, tether_thread_t *thread, const 
 /* Is an asyncio event loop running on this thread? pre: no exception is set. */
 bool loop_runs(state_t *st);
 
-/* ---- pystate -------------------------------------------------------------------------------------------------------- */
+/* ---- pystate ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     PyThreadState *ts;
@@ -240,7 +240,7 @@ void pystate_leave(pystate_t *saved);
 PyObject *take_exception(void);
 void give_exception(PyObject *exc);
 
-/* ---- names ---------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 enum { OS_NAME = 16 }; /* bytes of a thread's name that Linux keeps, with the 0 at the end */
 
@@ -273,7 +273,7 @@ void names_renamed(tether_thread_t *thread);
     {"__copy__", refuse, METH_NOARGS, NULL}, {"__deepcopy__", refuse, METH_O, NULL},                      \
         {"__reduce__", refuse, METH_NOARGS, NULL}, {"__reduce_ex__", refuse, METH_O, NULL}
 
-/* ---- the rest -------------------------------------------------------------------------------------------------------- */
+/* ---- the rest ---------------------------------------------------------------------------------------------------- */
 
 /* site.c: the caller's code object (a reference, or NULL) and instruction offset. */
 PyObject *site_here(PyThreadState *ts, int *lasti);

@@ -381,7 +381,7 @@ static PyObject *guard_repr(PyObject *self)
     return r;
 }
 
-/* ---- the destructor (G1, G5, G6) -------------------------------------------------------------------------------------- */
+/* ---- the destructor (G1, G5, G6) --------------------------------------------------------------------------------- */
 
 static void warn(job_t *job, const char *what)
 {

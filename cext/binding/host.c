@@ -131,7 +131,7 @@ void host_fill(tether_host_t *host)
     };
 }
 
-/* ---- the collector ------------------------------------------------------------------------------------------------------ */
+/* ---- the collector ----------------------------------------------------------------------------------------------- */
 
 /* gc.callbacks: which thread is inside the collector now? Destructors that it calls must not wait (G5). */
 static PyObject *gc_event(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -156,7 +156,7 @@ static PyObject *renamed(PyObject *module, PyObject *unused)
 static PyMethodDef renamed_def = {"_renamed", renamed, METH_NOARGS, NULL};
 static PyMethodDef gc_event_def = {"_gc_event", (PyCFunction)(void (*)(void))gc_event, METH_FASTCALL, NULL};
 
-/* ---- the end of the interpreter ------------------------------------------------------------------------------------------ */
+/* ---- the end of the interpreter ---------------------------------------------------------------------------------- */
 
 static void cancel_if_asked(tether_task_t *task, void *unused)
 {

@@ -95,7 +95,7 @@ static PyObject *core_sleep(PyObject *module, PyObject *seconds)
     Py_RETURN_NONE;
 }
 
-/* ---- looking around --------------------------------------------------------------------------------------------------- */
+/* ---- looking around ---------------------------------------------------------------------------------------------- */
 
 static void note_task(tether_task_t *task, void *arg)
 {
@@ -183,7 +183,7 @@ static PyObject *core_report_unraisable(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* ---- for _restart.py and _supervisor.py ---------------------------------------------------------------------------------- */
+/* ---- for _restart.py and _supervisor.py -------------------------------------------------------------------------- */
 
 static PyObject *core_supervise(PyObject *module, PyObject *args)
 {

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-/* ---- what is in the way -------------------------------------------------------------------------------------------------------- */
+/* ---- what is in the way ------------------------------------------------------------------------------------------ */
 
 void blame_note(tether_loan_t *loan, void *arg)
 {
@@ -68,7 +68,7 @@ void blame_raise(state_t *st, blame_t *blame, PyObject *source, const char *verb
     *blame = (blame_t){0};
 }
 
-/* ---- making handles -------------------------------------------------------------------------------------------------------------- */
+/* ---- making handles ---------------------------------------------------------------------------------------------- */
 
 static tether_lane_t *lane_of(state_t *st)
 {
@@ -232,7 +232,7 @@ PyObject *borrow_many(const lending_t *from, const size_t *bounds, size_t n)
     return NULL;
 }
 
-/* ---- using them -------------------------------------------------------------------------------------------------------------------- */
+/* ---- using them -------------------------------------------------------------------------------------------------- */
 
 static bool is_ours(borrow_t *b, tether_thread_t *thread)
 {
@@ -487,7 +487,7 @@ static PyObject *borrow_exit(PyObject *self, PyObject *const *args, Py_ssize_t n
     Py_RETURN_FALSE;
 }
 
-/* ---- lending further ----------------------------------------------------------------------------------------------------------------- */
+/* ---- lending further --------------------------------------------------------------------------------------------- */
 
 static PyObject *lend_parts(borrow_t *b, bool exclusive, const size_t *bounds, size_t n)
 {
@@ -576,7 +576,7 @@ static PyObject *shared_clone(PyObject *self, PyObject *unused)
     return NULL;
 }
 
-/* ---- borrows and tasks ----------------------------------------------------------------------------------------------------------------- */
+/* ---- borrows and tasks ------------------------------------------------------------------------------------------- */
 
 int borrow_give(tether_thread_t *thread, borrow_t *b, tether_task_t *to)
 {
@@ -663,7 +663,7 @@ bool borrows_are_viewed(job_t *job)
     return viewed;
 }
 
-/* ---- types ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- types ------------------------------------------------------------------------------------------------------- */
 
 static int borrow_traverse(PyObject *self, visitproc visit, void *arg)
 {

@@ -78,7 +78,7 @@ static PyObject *owned_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)o;
 }
 
-/* ---- the owner ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the owner --------------------------------------------------------------------------------------------------- */
 
 /* The calling thread's record, if what runs there is the owner. */
 static tether_thread_t *user(owned_t *o)
@@ -120,7 +120,7 @@ void owned_take_back(tether_thread_t *thread, owned_t *o)
     tether_owner_assign(thread, &o->owner, tether_owner_current(thread));
 }
 
-/* ---- methods ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- methods ----------------------------------------------------------------------------------------------------- */
 
 static PyObject *lend(owned_t *o, bool exclusive, PyObject *args, PyObject *kwargs)
 {

@@ -218,7 +218,7 @@ done:
     return result;
 }
 
-/* ---- lending ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- lending ----------------------------------------------------------------------------------------------------- */
 
 static int raise_gone(region_t *r)
 {
@@ -391,7 +391,7 @@ static PyObject *region_chunks_mut(PyObject *self, PyObject *args, PyObject *kwa
     return chunks((region_t *)self, true, args, kwargs);
 }
 
-/* ---- as a whole ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- as a whole -------------------------------------------------------------------------------------------------- */
 
 /* Nothing is lent from here on. The calling thread's record, or NULL with an exception. */
 static tether_thread_t *seize(region_t *r, const char *verb)
@@ -576,7 +576,7 @@ static PyObject *region_exit(PyObject *self, PyObject *const *args, Py_ssize_t n
     return r == NULL ? NULL : Py_NewRef(Py_False);
 }
 
-/* ---- type -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- type -------------------------------------------------------------------------------------------------------- */
 
 static void region_dealloc(PyObject *self)
 {

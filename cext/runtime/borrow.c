@@ -10,7 +10,7 @@
 /* state, views and parts are written under book->lock only, so a plain load and store do. */
 #define bump(counter, by) store_relaxed(&(counter), load_relaxed(&(counter)) + (by))
 
-/* ---- the tree; book->lock ----------------------------------------------------------------------------------------- */
+/* ---- the tree; book->lock ---------------------------------------------------------------------------------------- */
 
 static bool before(const tether_loan_t *a, const tether_loan_t *b)
 {
@@ -150,7 +150,7 @@ static void lend_directly(tether_book_t *book, tether_loan_t *loan)
     put_in(&book->root, loan);
 }
 
-/* ---- the queue; book->lock ---------------------------------------------------------------------------------------- */
+/* ---- the queue; book->lock --------------------------------------------------------------------------------------- */
 
 /* A claim older than `until` (NULL: than a newcomer) that conflicts with the loan. */
 static tether_claim_t *older(tether_book_t *book, const tether_loan_t *loan, const tether_claim_t *until)
@@ -204,7 +204,7 @@ static bool is_idle(const tether_loan_t *loan)
     return loan->state == TETHER_LOAN_LIVE && loan->views == 0 && loan->parts == 0;
 }
 
-/* ---- holders ------------------------------------------------------------------------------------------------------ */
+/* ---- holders ----------------------------------------------------------------------------------------------------- */
 
 /* pre: the task's lane lock. */
 static void enlist_locked(tether_task_t *task, tether_loan_t *loan)
@@ -323,7 +323,7 @@ tether_status_t tether_loan_give(tether_thread_t *thread, tether_loan_t *loan, t
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
 
-/* ---- borrowing ---------------------------------------------------------------------------------------------------- */
+/* ---- borrowing --------------------------------------------------------------------------------------------------- */
 
 /* The part of a loan that is lent further and in the way, as deep as it goes; else the loan. */
 static tether_loan_t *innermost(tether_loan_t *loan, const tether_loan_t *wanted)
@@ -438,7 +438,7 @@ bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg
     return granted;
 }
 
-/* ---- lending further, and ending; book->lock ---------------------------------------------------------------------- */
+/* ---- lending further, and ending; book->lock --------------------------------------------------------------------- */
 
 static void add_part(tether_loan_t *lender, tether_loan_t *part)
 {
@@ -557,7 +557,7 @@ tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *lo
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
 
-/* ---- views -------------------------------------------------------------------------------------------------------- */
+/* ---- views ------------------------------------------------------------------------------------------------------- */
 
 tether_status_t tether_loan_view(tether_loan_t *loan)
 {
@@ -577,7 +577,7 @@ void tether_loan_unview(tether_loan_t *loan)
     tether_unlock(&loan->book->lock);
 }
 
-/* ---- the ends of tasks and of memory ------------------------------------------------------------------------------ */
+/* ---- the ends of tasks and of memory ----------------------------------------------------------------------------- */
 
 /* pre: the lane's lock, which keeps the loan from being forgotten. returns whether views keep it. */
 static bool end_for_task(tether_task_t *task, tether_loan_t *loan, tether_blame_t *each, void *arg)
@@ -624,7 +624,7 @@ void tether_loan_forget(tether_thread_t *thread, tether_loan_t *loan)
     drop_holder(thread, loan);
 }
 
-/* ---- for owner.c and the tests ------------------------------------------------------------------------------------ */
+/* ---- for owner.c and the tests ----------------------------------------------------------------------------------- */
 
 /* The loan and what is lent of it, as deep as it goes: all of them must be gone before its range is free. */
 static bool any_of(tether_loan_t *loan, tether_blocker_t *is, void *arg)

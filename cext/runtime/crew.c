@@ -16,7 +16,7 @@ uint32_t tether_crew_busy(tether_runtime_t *rt)
     return alive > idle ? alive - idle : 0;
 }
 
-/* ---- the idle list; caller holds crew->lock -------------------------------------------------------------------------- */
+/* ---- the idle list; caller holds crew->lock ---------------------------------------------------------------------- */
 
 /* In front, where it is taken first; but behind one that spins, which is awake and costs no wake-up. */
 static void idle_push(tether_crew_t *crew, tether_thread_t *t, bool spins)
@@ -39,7 +39,7 @@ static void idle_remove(tether_crew_t *crew, tether_thread_t *t)
     sub_relaxed(&crew->idle, 1);
 }
 
-/* ---- a crew thread ---------------------------------------------------------------------------------------------------- */
+/* ---- a crew thread ----------------------------------------------------------------------------------------------- */
 
 /* The GIL is about to be let go by whoever gave us the work, who is on the way to a wait. Asking for it before would put
  * us to sleep in the kernel; so look for a moment whether a wait was entered since the hand-over. */

@@ -209,7 +209,7 @@ static tether_thread_t *runs_on(const tether_node_t *node)
     return tether_state(tether_task_word(task)) == TETHER_RUNNING ? load_acquire(&task->thread) : NULL;
 }
 
-/* ---- deadlocks ---------------------------------------------------------------------------------------------------- */
+/* ---- deadlocks --------------------------------------------------------------------------------------------------- */
 
 /* A walk along what is waited for: does it come to a thread that is about to sleep? Every wait needs all of what it waits for,
  * so one way back is enough. The edges go from threads: whatever runs in place above a task is what that task waits for.

@@ -82,7 +82,7 @@ void tether_runtime_stop(tether_runtime_t *rt)
     tether_crew_stop(rt);
 }
 
-/* ---- before a fork ------------------------------------------------------------------------------------------------------ */
+/* ---- before a fork ----------------------------------------------------------------------------------------------- */
 
 static const uint64_t REST_SLICE = 1000000;     /* 1 ms */
 static const uint64_t REST_GIVE_UP = 1000000000; /* 1 s in which nobody has ended */

@@ -236,7 +236,7 @@ typedef struct {
     bool (*dispose)(tether_thread_t *thread, tether_task_t *task);
 } tether_host_t;
 
-/* ---- the runtime -------------------------------------------------------------------------------------------------- */
+/* ---- the runtime ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
     tether_lock_t lock;              /* guards the idle list, `assigned`, `idle`, `gone` */

@@ -453,7 +453,7 @@ TEST(who_gives_up_lets_those_behind_go_on)
     close_desk(&desk);
 }
 
-/* ---- random operations against the rule, spelled out over a list -------------------------------------------------- */
+/* ---- random operations against the rule, spelled out over a list ------------------------------------------------- */
 
 enum { SLOTS = 40, SPACE = 24, STEPS = SCALE(6000, 1500), SEEDS = 12 };
 
