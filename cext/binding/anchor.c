@@ -91,7 +91,8 @@ void anchor_weigh(state_t *st)
 
 bool anchor_enter(state_t *st, tether_thread_t *thread, PyThreadState *(*make)(PyInterpreterState *interp))
 {
-    PyThreadState *made = st->sub && load_relaxed(&st->rt->stopping) ? NULL : make(st->interp); /* not under the lock, see above */
+    /* not under the lock, see above */
+    PyThreadState *made = st->sub && load_relaxed(&st->rt->stopping) ? NULL : make(st->interp);
     if (made == NULL)
         return false;
     /* Under the lock: sweep finds the state, or we find that it has been here. */

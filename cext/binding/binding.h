@@ -423,7 +423,7 @@ void blame_note(tether_loan_t *loan, void *blame);
 /* Raises BorrowError with it, and clears it. */
 void blame_raise(state_t *st, blame_t *blame, PyObject *source, const char *verb, const size_t *wanted);
 
-/* Gives it from what runs here to a task that nobody runs yet: 0, or -1 with an exception. Undoes it. (So for owned_, held_.) */
+/* Gives it from what runs here to a task that nobody runs yet: 0, or -1 with an exception. And undoes it. */
 int borrow_give(tether_thread_t *thread, borrow_t *borrow, tether_task_t *to);
 void borrow_take_back(tether_thread_t *thread, borrow_t *borrow);
 
@@ -479,7 +479,8 @@ void host_fill(tether_host_t *host);
 int host_prepare(state_t *st); /* at the first spawn */
 int host_watch_collector(state_t *st); /* before the first guard of any kind: is a destructor called by the collector? (G5) */
 
-/* anchor.c: called attached, but for anchor_enter and anchor_left. They do nothing in the main interpreter, beyond anchor_enter's thread state. */
+/* anchor.c: called attached, but for anchor_enter and anchor_left. They do nothing in the main interpreter, beyond anchor_enter's
+ * thread state. */
 int anchor_drop(state_t *st);     /* before a spawn: 0, or -1 with MemoryError */
 void anchor_spawned(state_t *st); /* after it */
 /* A crew thread's first attach: makes its thread state (not attached yet). false: no memory, or swept. */
@@ -487,7 +488,7 @@ bool anchor_enter(state_t *st, tether_thread_t *thread, PyThreadState *(*make)(P
 void anchor_leave(state_t *st);   /* is about to delete it */
 void anchor_left(state_t *st);    /* has deleted it */
 void anchor_weigh(state_t *st);   /* a task may have been the last */
-void anchor_settle(state_t *st, tether_thread_t *thread); /* the caller has seen a task's end, and may leave for good; lets the GIL go */
+void anchor_settle(state_t *st, tether_thread_t *thread); /* who calls has seen a task's end and may leave for good; lets the GIL go */
 void anchor_sweep(state_t *st);   /* the interpreter goes, and no thread of the crew can attach any more */
 
 #endif

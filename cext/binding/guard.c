@@ -217,7 +217,8 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
         return NULL;
     if (!guard_armed(job)) {
         if (tether_task_word(&job->task) & TETHER_F_SCOPED)
-            return PyErr_Format(st->OwnershipError, "this guard belongs to a scope, which waits for its task: it cannot be sent");
+            return PyErr_Format(st->OwnershipError,
+                                "this guard belongs to a scope, which waits for its task: it cannot be sent");
         return raise_reaped(st, job);
     }
     bool is_scope, is_ref;
@@ -386,7 +387,8 @@ static PyObject *guard_repr(PyObject *self)
 static void warn(job_t *job, const char *what)
 {
     PyObject *name, *site;
-    if (job_describe(job, &name, &site) && PyErr_WarnFormat(PyExc_ResourceWarning, 1, "task '%U', spawned at %U, %s", name, site, what) < 0)
+    if (job_describe(job, &name, &site) &&
+        PyErr_WarnFormat(PyExc_ResourceWarning, 1, "task '%U', spawned at %U, %s", name, site, what) < 0)
         PyErr_WriteUnraisable(NULL);
     PyErr_Clear();
     Py_XDECREF(name);
@@ -440,7 +442,8 @@ static void let_go(job_t *job, bool by_collector)
     if (unstarted && !job->must_join)
         warn(job, "was neither started nor joined when its guard was dropped: it runs now, while the drop waits, so nothing "
                   "runs in parallel. Keep the guard and join it, or spawn it in a scope");
-    bool here = unstarted && st->place != PLACE_THREAD && !loop_runs(st) && tether_thread_room(thread) >= thread->stack_size / 4;
+    bool here = unstarted && st->place != PLACE_THREAD && !loop_runs(st) &&
+                tether_thread_room(thread) >= thread->stack_size / 4;
     if (here && tether_task_claim(thread, &job->task)) {
         job_run_here(st, thread, job);
         if (fork_passed(st, thread, job) < 0)

@@ -276,7 +276,8 @@ static void clear_frames_of_one(state_t *st, PyObject *exc)
     PyObject *tb = PyException_GetTraceback(exc);
     PyTracebackObject *at = (PyTracebackObject *)Py_XNewRef(tb);
     while (at != NULL) { /* destructors may cut the chain: it is held link by link */
-        PyObject *generator = PyFrame_GetGenerator(at->tb_frame); /* not over: somebody else drives it, and clear would close it */
+        /* not over: somebody else drives it, and clear would close it */
+        PyObject *generator = PyFrame_GetGenerator(at->tb_frame);
         if (generator == Py_None) /* so 3.14 says that there is none; before, NULL */
             Py_CLEAR(generator);
         PyObject *r = generator ? generator : PyObject_CallMethodNoArgs((PyObject *)at->tb_frame, st->name_clear);

@@ -309,11 +309,13 @@ static PyMethodDef methods[] = {
      "Parameters:\n"
      "  check: the default of spawn and scopes: 'warn', 'strict' or 'off'.\n"
      "  max_threads: most native threads for tasks that are not dedicated; it bounds the progress guarantee (G8)."},
-    {"_counters", core_counters, METH_NOARGS, "(live, queued, running, busy threads, guards, open scopes, regions, borrows, bytes mapped)"},
+    {"_counters", core_counters, METH_NOARGS,
+     "(live, queued, running, busy threads, guards, open scopes, regions, borrows, bytes mapped)"},
     {"_facts", core_facts, METH_NOARGS, "What this build and machine are, as a dict."},
     {"_report_unraisable", core_report_unraisable, METH_VARARGS, "Hands an exception to sys.unraisablehook."},
     {"_supervise", core_supervise, METH_VARARGS, "Gives a new scope a supervisor's policy; returns the scope."},
-    {"_renew", core_renew, METH_O, "Asks a running task to end what it does and begin again. Was it running, and not cancelled?"},
+    {"_renew", core_renew, METH_O,
+     "Asks a running task to end what it does and begin again. Was it running, and not cancelled?"},
     {"_spare", core_spare, METH_NOARGS, "Takes back such a request to the calling task. Was there one?"},
     {"_locked", (PyCFunction)(void (*)(void))core_locked, METH_FASTCALL, "fn(*args), under the lock."},
     {"_run_of", core_run_of, METH_O, "The run of a restartable task that has not ended, or None."},

@@ -250,7 +250,8 @@ static void unsettled(PyObject *failures, PyObject *raised)
     PyObject *exc = take_exception();
     for (Py_ssize_t i = 0; failures != NULL && i < PyList_GET_SIZE(failures); i++)
         report(PyList_GET_ITEM(failures, i));
-    if (raised != NULL && (PyErr_GivenExceptionMatches(exc, PyExc_MemoryError) || PyErr_GivenExceptionMatches(exc, PyExc_SystemError)))
+    if (raised != NULL && (PyErr_GivenExceptionMatches(exc, PyExc_MemoryError) ||
+                           PyErr_GivenExceptionMatches(exc, PyExc_SystemError)))
         Py_SETREF(exc, Py_NewRef(raised));
     give_exception(exc);
 }

@@ -63,7 +63,8 @@ void *tether_alloc(size_t size);
 void tether_free(void *memory);
 
 /* Pages. These answer 0, or the system's error number: people look those up. Sizes and addresses are whole pages. */
-typedef enum { TETHER_PAGES_OWN, TETHER_PAGES_COPY, TETHER_PAGES_SHARED } tether_pages_t; /* zeroed; of a file, written: private; shared */
+/* zeroed; of a file, written: private; shared */
+typedef enum { TETHER_PAGES_OWN, TETHER_PAGES_COPY, TETHER_PAGES_SHARED } tether_pages_t;
 typedef enum { TETHER_ACCESS_NONE, TETHER_ACCESS_READ, TETHER_ACCESS_WRITE } tether_access_t;
 typedef enum {
     TETHER_ADVICE_NORMAL,
