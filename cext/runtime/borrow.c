@@ -19,17 +19,22 @@ static bool before(const tether_loan_t *a, const tether_loan_t *b)
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
-static void pull(tether_loan_t *t)
+/* Its reaches and its children's way up, after a change below. returns whether that made a difference above. */
+static bool pull(tether_loan_t *t)
 {
-    t->reach = t->stop;
-    t->reach_exclusive = t->exclusive ? t->stop : 0;
+    size_t reach = t->stop, reach_exclusive = t->exclusive ? t->stop : 0;
     for (int side = 0; side < 2; side++) {
-        const tether_loan_t *child = side ? t->right : t->left;
+        tether_loan_t *child = side ? t->right : t->left;
         if (child != NULL) {
-            t->reach = most(t->reach, child->reach);
-            t->reach_exclusive = most(t->reach_exclusive, child->reach_exclusive);
+            child->up = t;
+            reach = most(reach, child->reach);
+            reach_exclusive = most(reach_exclusive, child->reach_exclusive);
         }
     }
+    bool changed = reach != t->reach || reach_exclusive != t->reach_exclusive;
+    t->reach = reach;
+    t->reach_exclusive = reach_exclusive;
+    return changed;
 }
 
 static void split(tether_loan_t *t, const tether_loan_t *at, tether_loan_t **less, tether_loan_t **more)
@@ -62,9 +67,10 @@ static tether_loan_t *join(tether_loan_t *less, tether_loan_t *more)
 }
 
 /* Above the place where it goes in, the reaches can only grow: no need to look at what hangs beside the way. */
-static void put_in(tether_loan_t **link, tether_loan_t *loan)
+static void put_in(tether_book_t *book, tether_loan_t *loan)
 {
-    for (tether_loan_t *t; (t = *link) != NULL && loan->priority <= t->priority;) {
+    tether_loan_t **link = &book->root, *above = NULL;
+    for (tether_loan_t *t; (t = *link) != NULL && loan->priority <= t->priority; above = t) {
         link = before(loan, t) ? &t->left : &t->right;
         t->reach = most(t->reach, loan->stop);
         if (loan->exclusive)
@@ -72,21 +78,19 @@ static void put_in(tether_loan_t **link, tether_loan_t *loan)
     }
     split(*link, loan, &loan->left, &loan->right);
     pull(loan);
+    loan->up = above;
     *link = loan;
 }
 
-/* A reach changes only where it was this loan's. */
-static tether_loan_t *take_out(tether_loan_t *t, const tether_loan_t *loan)
+/* No way down from the root: in its place comes what hung below it, and reaches change as far up as they were this loan's. */
+static void take_out(tether_book_t *book, const tether_loan_t *loan)
 {
-    if (t == loan)
-        return join(t->left, t->right);
-    if (before(loan, t))
-        t->left = take_out(t->left, loan);
-    else
-        t->right = take_out(t->right, loan);
-    if (t->reach == loan->stop || t->reach_exclusive == loan->stop)
-        pull(t);
-    return t;
+    tether_loan_t *above = loan->up, *below = join(loan->left, loan->right);
+    *(above == NULL ? &book->root : above->left == loan ? &above->left : &above->right) = below;
+    if (below != NULL)
+        below->up = above;
+    while (above != NULL && pull(above))
+        above = above->up;
 }
 
 static bool is_empty(const tether_loan_t *loan) { return loan->start == loan->stop; }
@@ -147,7 +151,7 @@ static void lend_directly(tether_book_t *book, tether_loan_t *loan)
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
     x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
     loan->priority = x ^ (x >> 31);
-    put_in(&book->root, loan);
+    put_in(book, loan);
 }
 
 /* ---- the queue; book->lock --------------------------------------------------------------------------------------- */
@@ -175,7 +179,7 @@ static int reshield(tether_book_t *book, const tether_loan_t *loan)
 static void unlend(tether_book_t *book, tether_loan_t *loan)
 {
     if (!is_empty(loan))
-        book->root = take_out(book->root, loan);
+        take_out(book, loan);
     store_relaxed(&loan->state, TETHER_LOAN_NEW);
     count(loan, -1);
 }
@@ -462,7 +466,7 @@ static void settle(tether_loan_t *loan)
         count(loan, -1);
         if (lender == NULL) {
             if (!is_empty(loan)) {
-                book->root = take_out(book->root, loan);
+                take_out(book, loan);
                 reshield(book, loan);
                 grant(book, loan);
             }
@@ -709,13 +713,11 @@ static bool is_kept(const tether_loan_t *loan)
     return loan->state == TETHER_LOAN_LIVE || (loan->state == TETHER_LOAN_ENDED && (loan->views != 0 || loan->parts != 0));
 }
 
-static bool tree_is_sound(const tether_loan_t *t, left_t *left)
+static bool tree_is_sound(tether_loan_t *t, left_t *left)
 {
     if (t == NULL)
         return true;
-    tether_loan_t copy = {.stop = t->stop, .exclusive = t->exclusive, .left = t->left, .right = t->right};
-    pull(&copy);
-    if (copy.reach != t->reach || copy.reach_exclusive != t->reach_exclusive || !tree_is_sound(t->left, left))
+    if ((t->left && t->left->up != t) || (t->right && t->right->up != t) || pull(t) || !tree_is_sound(t->left, left))
         return false;
     if ((left->last != NULL && !before(left->last, t)) || (t->left && t->left->priority > t->priority) ||
         (t->right && t->right->priority > t->priority))
@@ -746,7 +748,7 @@ bool tether__book_is_sound(tether_book_t *book)
 {
     left_t left = {.last = NULL};
     tether_lock(&book->lock);
-    bool is = tree_is_sound(book->root, &left) && queue_is_sound(book);
+    bool is = (book->root == NULL || book->root->up == NULL) && tree_is_sound(book->root, &left) && queue_is_sound(book);
     tether_unlock(&book->lock);
     return is;
 }

@@ -38,17 +38,19 @@ typedef struct tether_book {
 } tether_book_t;
 
 struct tether_loan {
-    tether_book_t *book;
+    /* What a way down the tree reads, together. */
     size_t start, stop;            /* fixed by the host before it is lent; an empty range conflicts with nothing */
-    bool exclusive;                /* likewise */
+    size_t reach, reach_exclusive; /* furthest stop in the subtree: of all, of exclusive ones */
+    tether_loan_t *left, *right, *up;
+    uint64_t priority;
+    bool exclusive;                /* fixed like the range */
+
     _Atomic uint8_t state;         /* these three are read anywhere */
     _Atomic uint32_t views;
     _Atomic uint32_t parts;        /* loans of this one that are not gone */
+    tether_book_t *book;
     tether_loan_t *lender;         /* the loan that this is a part of, or NULL */
     tether_loan_t *part_first, *part_next, *part_prev; /* a lender's parts */
-    tether_loan_t *left, *right;   /* tree */
-    uint64_t priority;
-    size_t reach, reach_exclusive; /* furthest stop in the subtree: of all, of exclusive ones */
     tether_task_t *_Atomic holder; /* with a reference; NULL: the root. Written under book->lock and the holder's lane lock */
     tether_thread_t *taker;        /* who borrowed it for the root */
     tether_loan_t *next, *prev;    /* the holder's loans; the lock of the holder's lane */
