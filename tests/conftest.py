@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import os
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,32 @@ _FAILED = pytest.StashKey[bool]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "thread_unsafe(reason): not for several threads at once (pytest-run-parallel)")
+    if in_parallel(config):
+        for name in ("tether.statistics", "tether.tasks", "support.busy_statistics"):  # of the whole process
+            config.addinivalue_line("thread_unsafe_functions", name)
+
+
+def in_parallel(config: pytest.Config) -> bool:
+    """Does pytest-run-parallel run each test by several threads at once?"""
+    return getattr(config.option, "parallel_threads", 1) != 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and in_parallel(item.config) and "r" in item.fixturenames:
+        item.obj = with_own_region(item.obj)
+
+
+def with_own_region(test: Callable[..., None]) -> Callable[..., None]:
+    """Give each thread a region of its own: a fixture's value is all threads' in pytest-run-parallel."""
+
+    def run(*args: Any, r: tether.Region, **kwargs: Any) -> None:
+        test(*args, r=tether.Region(r.nbytes, name="frame"), **kwargs)
+
+    # with the test's globals, in which the plugin looks for what several threads must not call
+    own = types.FunctionType(run.__code__, test.__globals__, test.__name__, None, run.__closure__)
+    return functools.update_wrapper(own, test)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -111,6 +111,7 @@ def test_huge_pages_are_mapped_whole_and_aligned() -> None:
     assert (left.nbytes, right.nbytes) == (HUGE, 1)
 
 
+@pytest.mark.thread_unsafe(reason="counts the descriptors of the process")
 def test_shared_memory_is_a_sealed_memory_file() -> None:
     r = tether.Region.shared(PAGE, name="across")
     found = [fd for fd in os.listdir("/proc/self/fd") if "memfd:across" in _target(fd)]
@@ -297,6 +298,7 @@ def test_merge_takes_the_right_hand_neighbour_alone() -> None:
         m[:] = b"x" * len(m)
 
 
+@pytest.mark.thread_unsafe(reason="counts the descriptors of the process")
 def test_halves_of_shared_memory_are_one_file_that_goes_with_the_last() -> None:
     before = descriptors()
     left, right = tether.Region.shared(2 * PAGE).split_at(PAGE)

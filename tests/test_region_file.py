@@ -23,6 +23,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.thread_unsafe(reason="counts the descriptors of the process")
 def test_a_file_is_mapped_whole_and_read_only_unless_asked_otherwise(file: Path) -> None:
     before = descriptors()
     with tether.Region.open(file) as r:
@@ -124,6 +125,7 @@ def test_types_of_what_is_opened_are_checked(file: Path) -> None:
         tether.Region.open(file, name=1)  # type: ignore[arg-type]
 
 
+@pytest.mark.thread_unsafe(reason="counts the descriptors of the process")
 def test_what_cannot_be_mapped_says_so(tmp_path: Path) -> None:
     before = descriptors()
     (tmp_path / "empty").touch()
@@ -167,6 +169,7 @@ def test_the_name_given_is_in_errors(file: Path) -> None:
             r.close()
 
 
+@pytest.mark.thread_unsafe(reason="removes its file")
 def test_a_file_that_is_gone_stays_mapped(file: Path) -> None:
     content = file.read_bytes()
     with tether.Region.open(file) as r:
@@ -175,6 +178,7 @@ def test_a_file_that_is_gone_stays_mapped(file: Path) -> None:
             assert bytes(s) == content
 
 
+@pytest.mark.thread_unsafe(reason="truncates its file")
 def test_a_truncated_file_is_a_documented_limit(run_python: RunPython, file: Path) -> None:
     assert "SIGBUS" in (tether.Region.open.__doc__ or "")
     code = """
