@@ -281,12 +281,16 @@ def test_fork_in_a_signal_handler_during_waits(run_python):
         PRELUDE
         + """
     warnings.simplefilter("ignore", DeprecationWarning)
-    signal.signal(signal.SIGUSR1, lambda *_: fork())
+    handled = []
+    def handler(*_):
+        fork()
+        handled.append(1)  # not earlier: a signal inside of a fork would wait for the locks that the fork holds
+    signal.signal(signal.SIGUSR1, handler)
     def interrupts():
         for _ in range(5):
-            before = len(seen)
+            before = len(handled)
             os.kill(os.getpid(), signal.SIGUSR1)
-            poll(lambda: len(seen) > before, "the fork")
+            poll(lambda: len(handled) > before, "the fork")
         return 3
 
     assert dedicated(interrupts).join() == 3

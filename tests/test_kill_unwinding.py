@@ -304,7 +304,8 @@ def in_the_frame(stage):
     return destructed is None
 
 
-def in_an_argument(stage, destructed):
+def in_an_argument(stage, destructed, alone):
+    await_event(alone)  # else the destructor may run in the caller, who has the argument until spawn returns
     return False
 
 
@@ -319,13 +320,14 @@ def test_kill_while_a_destructor_runs_disturbs_nobody_else(where):
     if where == "argument" and sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("without a GIL an argument may die on the thread that made it, which waits here")
     # fault 33: in a destructor Python can only report it; after the function's end it comes too late
-    stage = Stage()
+    stage, alone = Stage(), threading.Event()
     with Unraisables() as reports:
         match where:
             case "frame":
                 guard = dedicated(in_the_frame, stage)
             case "argument":
-                guard = dedicated(in_an_argument, stage, Destructed(stage))
+                guard = dedicated(in_an_argument, stage, Destructed(stage), alone)
+                alone.set()
             case "local":
                 guard = dedicated(in_a_local, stage)
         # Not by this thread: without a GIL, what it made may be destructed here, when it looks up.
