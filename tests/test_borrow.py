@@ -489,6 +489,47 @@ def test_a_lender_that_ends_first_leaves_its_parts_usable(r: tether.Region) -> N
     r.share().release()
 
 
+def test_a_lender_that_was_dropped_is_over_with_its_parts(r: tether.Region) -> None:
+    left, right = r.borrow_mut(0, 8).split_at(4)  # G14: nobody has the lender any more
+    left.release()
+    with pytest.raises(tether.BorrowError, match="lent exclusively") as caught:
+        r.share(0, 4)  # it is whole again or not at all
+    assert caught.value.range == (0, 8)
+    right.release()
+    r.borrow_mut(0, 8).release()
+    assert borrows() == 0
+    parts = r.borrow_mut().chunks(2)
+    with tether.scope() as s:
+        for part in parts:
+            s.spawn(len, part)
+    r.borrow_mut().release()
+    s1 = r.borrow_mut().lend().downgrade()
+    s2 = s1.clone()
+    s1.release()
+    assert not s2.expired
+    s2.release()
+    r.borrow_mut().release()
+    assert borrows() == 0
+
+
+def test_a_view_of_a_part_keeps_what_its_dropped_lender_had(r: tether.Region) -> None:
+    view = memoryview(r.borrow_mut(4, 8).lend())  # G14
+    with pytest.raises(tether.BorrowError):
+        r.share(4, 5)
+    view.release()
+    r.share(4, 5).release()
+    assert borrows() == 0
+
+
+def test_a_long_way_of_loans_ends_on_a_short_stack(r: tether.Region) -> None:
+    innermost = r.borrow_mut()
+    for _ in range(200_000):
+        innermost = innermost.lend()
+    assert borrows() == 200_001
+    del innermost
+    assert borrows() == 0
+
+
 def test_a_downgrade_lets_nobody_in_between(r: tether.Region) -> None:
     m = r.borrow_mut()
     m[0] = 3

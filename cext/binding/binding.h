@@ -359,12 +359,13 @@ void kill_after_push(state_t *st, tether_thread_t *thread, job_t *job);
 void kill_raised_here(state_t *st, tether_thread_t *thread);
 
 /* pyborrow.c */
-typedef struct {
+typedef struct borrow {
     PyObject_HEAD
     tether_loan_t loan;
     state_t *st;
     PyObject *source;       /* a Region or an Owned */
-    PyObject *lender;       /* the borrow_t that it is a part of, or NULL: its loan's memory must stay */
+    struct borrow *lender;  /* that it is a part of, or NULL; no reference: only its memory stays */
+    _Atomic uint32_t kept;  /* by whom the memory is: 1 for the object, and the parts */
     PyObject *code;         /* where it was borrowed; or NULL */
     int lasti;
     bool moved;             /* it was given away by whoever had it first */

@@ -1,8 +1,10 @@
 /* Shared and Exclusive: handles of what is lent of a region or an owned value (runtime/borrow.h). One struct serves both.
  *
- * A handle refers to its source, and to the handle that it is a part of; so pages and lenders outlive every loan and view. A raw
- * view refers to the handle. Handles of a region refer to nothing that could refer back, so only those of values are tracked
- * by the collector. */
+ * A handle refers to its source, so pages outlive every loan and view. A raw view refers to the handle. Handles of a region refer
+ * to nothing that could refer back, so only those of values are tracked by the collector.
+ *
+ * The handle of a part keeps its lender's memory (`kept`), and not the lender: whoever drops that ends its borrow, and when the
+ * parts are gone the range is free, though somebody may still have their handles (G14). */
 #include "binding.h"
 
 #include <stddef.h>
@@ -12,7 +14,7 @@
 void blame_note(tether_loan_t *loan, void *arg)
 {
     blame_t *blame = arg;
-    *blame = (blame_t){.found = true, .exclusive = loan->exclusive, .viewed = loan->state == TETHER_LOAN_ENDED,
+    *blame = (blame_t){.found = true, .exclusive = loan->exclusive, .viewed = loan->state == TETHER_LOAN_ENDED && load_relaxed(&loan->views) != 0,
                        .waiting = loan->state == TETHER_LOAN_NEW, .runtime = loan->host == NULL, .start = loan->start,
                        .stop = loan->stop, .holder = load_relaxed(&loan->holder)};
     if (blame->holder != NULL)
@@ -76,7 +78,7 @@ static tether_lane_t *lane_of(state_t *st)
     return &st->rt->lanes[thread ? thread->lane : 0];
 }
 
-static borrow_t *handle_new(state_t *st, PyObject *source, PyObject *lender, bool exclusive, size_t start, size_t stop)
+static borrow_t *handle_new(state_t *st, PyObject *source, borrow_t *lender, bool exclusive, size_t start, size_t stop)
 {
     borrow_t *b = PyObject_GC_New(borrow_t, exclusive ? st->exclusive_type : st->shared_type);
     if (b == NULL)
@@ -84,7 +86,10 @@ static borrow_t *handle_new(state_t *st, PyObject *source, PyObject *lender, boo
     memset((char *)b + offsetof(borrow_t, loan), 0, sizeof *b - offsetof(borrow_t, loan));
     b->st = st;
     b->source = Py_NewRef(source);
-    b->lender = Py_XNewRef(lender);
+    b->lender = lender;
+    store_relaxed(&b->kept, 1u);
+    if (lender != NULL)
+        add_relaxed(&lender->kept, 1u);
     b->loan.start = start;
     b->loan.stop = stop;
     b->loan.exclusive = exclusive;
@@ -184,7 +189,7 @@ PyObject *borrow_one(const lending_t *from, size_t start, size_t stop, PyObject 
 }
 
 /* Handles for n ranges that touch: of a lender's, or to be lent. NULL with an exception. */
-static PyObject *handles_new(state_t *st, PyObject *source, PyObject *lender, bool exclusive, const size_t *bounds, size_t n,
+static PyObject *handles_new(state_t *st, PyObject *source, borrow_t *lender, bool exclusive, const size_t *bounds, size_t n,
                              tether_loan_t ***loans)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
@@ -493,7 +498,7 @@ static PyObject *lend_parts(borrow_t *b, bool exclusive, const size_t *bounds, s
 {
     tether_thread_t *thread = user(b);
     tether_loan_t **loans;
-    PyObject *list = thread ? handles_new(b->st, b->source, (PyObject *)b, exclusive, bounds, n, &loans) : NULL;
+    PyObject *list = thread ? handles_new(b->st, b->source, b, exclusive, bounds, n, &loans) : NULL;
     if (list == NULL)
         return NULL;
     tether_status_t status = tether_loan_lend(thread, &b->loan, loans, n);
@@ -670,27 +675,40 @@ static int borrow_traverse(PyObject *self, visitproc visit, void *arg)
     borrow_t *b = (borrow_t *)self;
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(b->source);
-    Py_VISIT(b->lender);
     return 0;
+}
+
+/* The memory of a handle that nobody has any more, and of its lenders, when it was the last that kept them: ways may be long. */
+static void let_go(borrow_t *b, bool foreign)
+{
+    tether_thread_t *thread = foreign ? NULL : tether_thread(b->st->rt);
+    while (b != NULL && sub_acq_rel(&b->kept, 1u) == 1) {
+        borrow_t *lender = b->lender;
+        PyTypeObject *type = Py_TYPE(b);
+        if (b->loan.book != NULL && !foreign)
+            tether_loan_forget(thread, &b->loan);
+        Py_XDECREF(b->code);
+        PyObject_GC_Del(b);
+        Py_DECREF(type);
+        b = lender;
+    }
 }
 
 static void borrow_dealloc(PyObject *self)
 {
     borrow_t *b = (borrow_t *)self;
-    PyTypeObject *type = Py_TYPE(self);
+    PyObject *source = b->source; /* of its lenders, too: the book stays until they have been let go */
+    bool foreign = source_is_foreign(b->st, source);
     if (PyObject_GC_IsTracked(self))
         PyObject_GC_UnTrack(self);
     if (b->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
-    if (b->loan.book != NULL && !source_is_foreign(b->st, b->source))
-        tether_loan_forget(tether_thread(b->st->rt), &b->loan);
-    if (!source_is_foreign(b->st, b->source))
+    if (!foreign)
         tether_lane_movable(lane_of(b->st), -1);
-    Py_XDECREF(b->code);
-    Py_XDECREF(b->lender);
-    Py_XDECREF(b->source);
-    PyObject_GC_Del(self);
-    Py_DECREF(type);
+    if (load_acquire(&b->kept) != 1 && b->loan.book != NULL && !foreign)
+        tether_loan_end(&b->loan, true); /* it stays in the book as long as its parts do */
+    let_go(b, foreign);
+    Py_DECREF(source);
 }
 
 static PyObject *borrow_repr(PyObject *self)
