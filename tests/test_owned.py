@@ -217,6 +217,16 @@ def test_a_cycle_through_a_value_is_collected() -> None:
     assert tether.statistics().borrows == 0
 
 
+@pytest.mark.parametrize("wrap", [lambda o: o, lambda o: o.share(), lambda o: [o.borrow_mut()]])
+def test_values_in_values_go_on_a_short_stack(wrap: Any) -> None:
+    outermost = tether.Owned(None)
+    for _ in range(100_000):
+        outermost = tether.Owned(wrap(outermost))
+    del outermost
+    gc.collect()
+    assert tether.statistics().borrows == 0
+
+
 def test_a_destructor_that_uses_the_handle_again_is_served() -> None:
     seen: list[Any] = []
 

@@ -227,6 +227,7 @@ static void owned_dealloc(PyObject *self)
     owned_t *o = (owned_t *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, owned_dealloc) /* values nest: an Owned in an Owned, or a borrow of one */
     if (o->weakrefs != NULL)
         PyObject_ClearWeakRefs(self);
     Py_CLEAR(o->value);
@@ -237,6 +238,7 @@ static void owned_dealloc(PyObject *self)
     }
     PyObject_GC_Del(self);
     Py_DECREF(type);
+    Py_TRASHCAN_END
 }
 
 static PyMethodDef owned_methods[] = {
