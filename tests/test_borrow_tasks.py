@@ -647,6 +647,44 @@ def test_a_region_that_is_closed_while_somebody_waits_is_told_as_closed() -> Non
     r.close()
 
 
+def consumed(r: tether.Region, how: str) -> list[tether.Region]:
+    if how == "close":
+        r.close()
+        return []
+    left, right = r.split_at(N)
+    return [left, right] if how == "split" else [left.merge(right)]
+
+
+@pytest.mark.parametrize("how", ["close", "split", "merge"])
+@pytest.mark.parametrize("act", ["share", "borrow_mut"])
+def test_a_region_that_goes_just_before_somebody_waits_is_told(how: str, act: str) -> None:
+    r, kept = tether.Region(2 * N), []
+
+    class Late:
+        def __float__(self) -> float:
+            kept.extend(consumed(r, how))
+            return 1e12
+
+    expected = ValueError if how == "close" else tether.MovedError
+    guard = dedicated(lambda: getattr(r, act)(timeout=Late()))  # fault 23: nobody will ever give it back
+    with pytest.raises(expected):
+        guard.join()
+    kept.clear()  # local classes, and what they refer to, may be immortal on free-threaded builds
+    assert borrows() == 0
+
+
+def test_what_a_timeout_raises_is_raised_though_the_region_is_gone() -> None:
+    r = tether.Region(N)
+
+    class Failing:
+        def __float__(self) -> float:
+            r.close()
+            raise LookupError("no number")
+
+    with pytest.raises(LookupError):  # fault 23
+        r.share(timeout=Failing())  # type: ignore[arg-type]
+
+
 def test_a_region_protected_while_a_writer_waits_refuses_it() -> None:
     r = tether.Region(N)
     s = r.share()

@@ -321,6 +321,7 @@ tether_status_t wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t 
 /* The status, after looking at signals: *raised if a handler raised. Raises for a status that is none of the caller's own. */
 tether_status_t wait_claim(state_t *st, tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how, bool *raised);
 void wait_raise(state_t *st, tether_thread_t *thread, tether_status_t status, tether_wait_t *how);
+void wait_forget(tether_wait_t *how); /* instead of raising: the tasks of a deadlock */
 int wait_sleep(state_t *st, tether_thread_t *thread, uint64_t deadline);
 /* timeout in seconds (None: none) to a deadline. */
 int deadline_from(PyObject *timeout, uint64_t *deadline, const char *what);
@@ -368,7 +369,7 @@ typedef struct borrow {
     _Atomic uint32_t kept;  /* by whom the memory is: 1 for the object, and the parts */
     PyObject *code;         /* where it was borrowed; or NULL */
     int lasti;
-    bool moved;             /* it was given away by whoever had it first */
+    _Atomic bool moved;     /* it was given away by whoever had it first */
     PyObject *weakrefs;
     PyObject *next_escaped; /* in a scope's list; a reference */
 } borrow_t;
@@ -385,7 +386,7 @@ typedef struct {
     tether_region_t core;
     PyObject *name;        /* str, or NULL */
     const char *mode;      /* "rw", or as it was opened */
-    bool moved, closed;    /* fixed while the book is seized */
+    _Atomic bool moved, closed; /* fixed while the book is seized */
     PyObject *weakrefs;
 } region_t;
 

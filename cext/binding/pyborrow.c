@@ -106,6 +106,13 @@ static PyObject *publish(borrow_t *b)
     return (PyObject *)b;
 }
 
+/* Whoever lends knows more (still_lendable). */
+static int raise_shut(state_t *st)
+{
+    PyErr_SetString(st->BorrowError, "what was to be borrowed has been closed meanwhile");
+    return -1;
+}
+
 /* A claim that was not granted, and why. */
 static int raise_unborrowed(const lending_t *from, tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how,
                             tether_status_t status, bool raised)
@@ -114,9 +121,14 @@ static int raise_unborrowed(const lending_t *from, tether_thread_t *thread, teth
         return -1; /* a signal handler forked, and we are the child: the book is the parent's */
     blame_t blame = {0};
     PyObject *pending = raised ? take_exception() : NULL;
-    if (tether_borrow_leave(claim, blame_note, &blame)) {
-        if (!raised && status == TETHER_TIMEOUT)
-            return 0; /* in the last instant */
+    tether_status_t answer = tether_borrow_leave(claim, blame_note, &blame);
+    if (answer != TETHER_CONFLICT && !raised && (status == TETHER_TIMEOUT || status == TETHER_DEADLOCK)) {
+        if (status == TETHER_DEADLOCK)
+            wait_forget(how);
+        status = answer; /* in the last instant */
+        if (status == TETHER_OK)
+            return 0;
+    } else if (answer == TETHER_OK) {
         tether_loan_end(claim->loan, true);
     }
     if (raised) {
@@ -134,6 +146,8 @@ static int raise_unborrowed(const lending_t *from, tether_thread_t *thread, teth
         } else {
             Py_DECREF(cause);
         }
+    } else if (status == TETHER_CLOSED) {
+        raise_shut(from->st);
     } else {
         wait_raise(from->st, thread, status, how);
     }
@@ -168,7 +182,7 @@ static int lend(const lending_t *from, tether_thread_t *thread, borrow_t *b, PyO
     tether_claim_t claim;
     tether_status_t status = tether_borrow_queue(thread, from->book, &claim, loan);
     if (status != TETHER_CONFLICT)
-        return status == TETHER_OK ? 0 : (PyErr_NoMemory(), -1);
+        return status == TETHER_OK ? 0 : status == TETHER_CLOSED ? raise_shut(from->st) : (PyErr_NoMemory(), -1);
     tether_wait_t how = {.deadline = deadline, .cancellable = true};
     bool raised;
     status = wait_claim(from->st, thread, &claim, &how, &raised);

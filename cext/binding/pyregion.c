@@ -294,7 +294,7 @@ static int check_writable(region_t *r)
 /* What was lent, or failed to be (NULL): looked at again, for others may have closed or protected the region meanwhile. */
 static PyObject *still_lendable(region_t *r, bool exclusive, PyObject *lent)
 {
-    if (lent == NULL && (r->moved || r->closed)) {
+    if (lent == NULL && (r->moved || r->closed) && PyErr_ExceptionMatches(r->st->BorrowError)) {
         PyErr_Clear();
         raise_gone(r);
     }
@@ -426,6 +426,7 @@ static PyObject *region_close(PyObject *self, PyObject *unused)
         return raise_os(error, NULL);
     }
     r->closed = true; /* and it stays seized */
+    tether_book_shut(&r->core.book);
     Py_RETURN_NONE;
 }
 
@@ -454,6 +455,8 @@ static PyObject *region_split_at(PyObject *self, PyObject *offset)
     }
     if (pair == NULL)
         tether_region_let_go(thread, &r->core);
+    else
+        tether_book_shut(&r->core.book);
     Py_XDECREF(left);
     Py_XDECREF(right);
     return pair;
@@ -485,8 +488,12 @@ static PyObject *region_merge(PyObject *self, PyObject *other)
         if (whole == NULL)
             tether_region_let_go(thread, &o->core);
     }
-    if (whole == NULL)
+    if (whole == NULL) {
         tether_region_let_go(thread, &r->core);
+    } else {
+        tether_book_shut(&r->core.book);
+        tether_book_shut(&o->core.book);
+    }
     return (PyObject *)whole;
 }
 

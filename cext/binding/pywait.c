@@ -57,7 +57,7 @@ int checkpoint(state_t *st, tether_thread_t *thread)
     return -1;
 }
 
-static void drop_cycle(tether_wait_t *how)
+void wait_forget(tether_wait_t *how)
 {
     for (size_t i = 0; i < how->cycle_len; i++)
         job_unref(job_of(how->cycle[i]));
@@ -67,7 +67,7 @@ static void raise_deadlock(state_t *st, tether_wait_t *how)
 {
     guards_t tasks = {.n = how->cycle_len, .tasks = PyMem_Malloc(sizeof how->cycle)};
     if (tasks.tasks == NULL) {
-        drop_cycle(how);
+        wait_forget(how);
         PyErr_NoMemory();
         return;
     }
@@ -225,7 +225,7 @@ void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
         tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
         if (!raised) {
             if (status == TETHER_DEADLOCK)
-                drop_cycle(&how);
+                wait_forget(&how);
             break;
         }
         if (tether_runtime_foreign(load_relaxed(&thread->rt))) {

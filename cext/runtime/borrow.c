@@ -171,6 +171,14 @@ static void unqueue(tether_book_t *book, tether_claim_t *claim)
     *(claim->next ? &claim->next->prev : &book->last) = claim->prev;
 }
 
+/* Its stack frame may be gone afterwards; the thread's record stays. pre: it is not in the queue any more. */
+static void reply(tether_claim_t *claim, tether_answer_t answer)
+{
+    tether_thread_t *thread = claim->thread;
+    store_release(&claim->answer, answer);
+    tether_unpark(&thread->parker);
+}
+
 static int reshield(tether_book_t *book, const tether_loan_t *loan)
 {
     return book->shield == NULL || is_empty(loan) ? 0 : book->shield(book, loan->start, loan->stop);
@@ -184,22 +192,44 @@ static void unlend(tether_book_t *book, tether_loan_t *loan)
     count(loan, -1);
 }
 
+static void unlend_all(tether_book_t *book, tether_loan_t *const *loans, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        unlend(book, loans[i]);
+    for (size_t i = 0; i < n; i++)
+        reshield(book, loans[i]); /* back to what it was; pages that are left too open are what no shield would be */
+}
+
+/* Hands over to a claim. false: the shield failed, and it is told that. */
+static bool hand_over(tether_book_t *book, tether_claim_t *claim)
+{
+    tether_loan_t *loan = claim->loan;
+    unqueue(book, claim);
+    lend_directly(book, loan);
+    bool ok = reshield(book, loan) == 0;
+    if (!ok)
+        unlend_all(book, &loan, 1);
+    reply(claim, ok ? TETHER_CLAIM_GRANTED : TETHER_CLAIM_UNSHIELDED);
+    return ok;
+}
+
 /* `gone`, a loan or what a claim was for, is not in the way any more: for whom is there room now? Whoever did not conflict
- * with it has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. */
+ * with it has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. One that
+ * fails does not: then it has gone, too, and those behind it are looked at again. */
 static void grant(tether_book_t *book, const tether_loan_t *gone)
 {
+    tether_loan_t room = {.start = gone->start, .stop = gone->stop, .exclusive = gone->exclusive};
     for (tether_claim_t *c = book->first, *next; c != NULL; c = next) {
         next = c->next;
-        if (!conflict(c->loan, gone) || find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL)
+        if (!conflict(c->loan, &room) || find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL)
             continue;
-        tether_thread_t *thread = c->thread;
-        unqueue(book, c);
-        lend_directly(book, c->loan);
-        bool failed = reshield(book, c->loan) != 0;
-        if (failed)
-            unlend(book, c->loan);
-        store_release(&c->granted, failed ? 2u : 1u); /* its stack frame may be gone from here on; the thread's record stays */
-        tether_unpark(&thread->parker);
+        const tether_loan_t wanted = {.start = c->loan->start, .stop = c->loan->stop};
+        if (hand_over(book, c))
+            continue;
+        room.start = wanted.start < room.start ? wanted.start : room.start;
+        room.stop = most(wanted.stop, room.stop);
+        room.exclusive = true;
+        next = book->first;
     }
 }
 
@@ -350,14 +380,6 @@ static tether_loan_t *in_the_way(tether_book_t *book, const tether_loan_t *wante
     return claim ? claim->loan : NULL;
 }
 
-static void unlend_all(tether_book_t *book, tether_loan_t *const *loans, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        unlend(book, loans[i]);
-    for (size_t i = 0; i < n; i++)
-        reshield(book, loans[i]); /* back to what it was; pages that are left too open are what no shield would be */
-}
-
 tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
                               tether_blame_t *blame, void *arg)
 {
@@ -391,42 +413,58 @@ tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book
     set_holder(thread, book, loan);
     *claim = (tether_claim_t){.loan = loan, .thread = thread};
     tether_lock(&book->lock);
-    bool free_now = in_the_way(book, loan) == NULL, failed = false;
+    bool shut = book->shut, free_now = !shut && in_the_way(book, loan) == NULL, failed = false;
     if (free_now) {
         lend_directly(book, loan);
         failed = reshield(book, loan) != 0;
         if (failed)
             unlend_all(book, &loan, 1);
-    } else {
+    } else if (!shut) {
         claim->prev = book->last;
         *(book->last ? &book->last->next : &book->first) = claim;
         book->last = claim;
     }
     tether_unlock(&book->lock);
-    if (failed)
+    if (failed || shut)
         drop_holder(thread, loan);
     else if (free_now)
         enlist(loan);
-    return failed ? TETHER_NO_MEMORY : free_now ? TETHER_OK : TETHER_CONFLICT;
+    return shut ? TETHER_CLOSED : failed ? TETHER_NO_MEMORY : free_now ? TETHER_OK : TETHER_CONFLICT;
+}
+
+static tether_status_t answered(tether_claim_t *claim)
+{
+    static const tether_status_t statuses[] = {TETHER_CONFLICT, TETHER_OK, TETHER_NO_MEMORY, TETHER_CLOSED};
+    return statuses[load_relaxed(&claim->answer)];
 }
 
 tether_status_t tether_borrow_wait(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how)
 {
     tether_status_t status = tether_wait_claim(thread, claim, how);
-    if (status == TETHER_OK && load_relaxed(&claim->granted) == 2)
-        return TETHER_NO_MEMORY;
+    if (status == TETHER_OK)
+        status = answered(claim);
     if (status == TETHER_OK)
         enlist(claim->loan);
     return status;
 }
 
-bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg)
+void tether_book_shut(tether_book_t *book)
+{
+    tether_lock(&book->lock);
+    book->shut = true;
+    for (tether_claim_t *c; (c = book->first) != NULL;) {
+        unqueue(book, c);
+        reply(c, TETHER_CLAIM_SHUT);
+    }
+    tether_unlock(&book->lock);
+}
+
+tether_status_t tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg)
 {
     tether_book_t *book = claim->loan->book;
     tether_lock(&book->lock);
-    uint32_t answer = load_relaxed(&claim->granted);
-    bool granted = answer == 1;
-    if (answer == 0) {
+    tether_status_t status = answered(claim);
+    if (status == TETHER_CONFLICT) {
         tether_loan_t *loan = find(book->root, claim->loan);
         tether_claim_t *first = loan ? NULL : older(book, claim->loan, claim);
         if (blame != NULL && (loan != NULL || first != NULL))
@@ -435,11 +473,11 @@ bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg
         grant(book, claim->loan);
     }
     tether_unlock(&book->lock);
-    if (granted)
+    if (status == TETHER_OK)
         enlist(claim->loan);
     else
         drop_holder(claim->thread, claim->loan);
-    return granted;
+    return status;
 }
 
 /* ---- lending further, and ending; book->lock --------------------------------------------------------------------- */
@@ -674,7 +712,7 @@ static bool any_in(tether_loan_t *t, tether_loan_t *wanted, tether_blocker_t *is
 bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *arg)
 {
     tether_book_t *book = claim->loan->book;
-    if (load_relaxed(&claim->granted))
+    if (load_relaxed(&claim->answer) != TETHER_CLAIM_WAITS)
         return false;
     if (any_in(book->root, claim->loan, is, arg))
         return true;
@@ -736,7 +774,7 @@ static bool queue_is_sound(tether_book_t *book)
 {
     tether_claim_t *last = NULL;
     for (tether_claim_t *c = book->first; c != NULL; last = c, c = c->next) {
-        if (c->prev != last || load_relaxed(&c->granted) || c->loan->state != TETHER_LOAN_NEW)
+        if (c->prev != last || load_relaxed(&c->answer) != TETHER_CLAIM_WAITS || c->loan->state != TETHER_LOAN_NEW)
             return false;
         if (find(book->root, c->loan) == NULL && older(book, c->loan, c) == NULL)
             return false; /* it waits for nothing */

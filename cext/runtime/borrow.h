@@ -14,7 +14,7 @@
  * suspended: it is lent further, by `parts`; it is usable again when the last of them is gone.
  * viewed: raw views of its bytes exist (`views`); they keep it in the book after its end (G14).
  *
- * The host that wants a book for itself alone, for good or for a moment, borrows all of it exclusively.
+ * The host that wants a book for itself alone, for good or for a moment, borrows all of it exclusively; for good: and shuts it.
  *
  * Fairness: who waits stands in a queue. A borrow that conflicts with one that waits conflicts: so neither writers nor large
  * ranges starve. Whoever makes room grants, in the order of the queue, and hands the range over: the granted loan is in the
@@ -33,6 +33,7 @@ typedef struct tether_book {
     tether_loan_t *root;           /* the tree of loans that are lent directly */
     tether_claim_t *first, *last;  /* the queue */
     uint64_t dice;                 /* priorities of the tree's nodes */
+    bool shut;                     /* nobody will be lent anything any more: who waits is told */
     /* May be NULL. Called after what is lent of start..stop has changed; 0, or an error: then a borrow is undone. */
     int (*shield)(struct tether_book *book, size_t start, size_t stop);
 } tether_book_t;
@@ -58,12 +59,15 @@ struct tether_loan {
     void *host;                    /* the host's own, for `blame`; NULL: the runtime's own loan */
 };
 
+/* Not yet; the loan is LIVE; it would have been, but the shield failed; the book was shut. */
+typedef enum { TETHER_CLAIM_WAITS, TETHER_CLAIM_GRANTED, TETHER_CLAIM_UNSHIELDED, TETHER_CLAIM_SHUT } tether_answer_t;
+
 /* A borrow that waits. On its thread's stack. */
 struct tether_claim {
     tether_loan_t *loan;
     tether_thread_t *thread;
     tether_claim_t *next, *prev;
-    _Atomic uint32_t granted;      /* 1: the loan is LIVE; 2: it would have been, but the shield failed */
+    _Atomic uint32_t answer;       /* tether_answer_t */
     /* rt->graph (owner.c): */
     uint64_t walk;                 /* the last walk that came here */
     tether_claim_t *walk_from;     /* from which claim, */
@@ -80,14 +84,17 @@ typedef void tether_blame_t(tether_loan_t *loan, void *arg);
 tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
                               tether_blame_t *blame, void *arg);
 
-/* The same for one, which may wait: returns OK, or CONFLICT with the claim in the queue. Then tether_borrow_wait until it
- * does not say INTERRUPTED; anything but OK is followed by tether_borrow_leave. */
+/* The same for one, which may wait: returns OK, CLOSED (the book is shut), NO_MEMORY, or CONFLICT with the claim in the queue. Then
+ * tether_borrow_wait until it does not say INTERRUPTED; anything but OK is followed by tether_borrow_leave. */
 tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book, tether_claim_t *claim, tether_loan_t *loan);
 tether_status_t tether_borrow_wait(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how);
 
-/* Gives up waiting. returns true if it had been granted meanwhile: then the loan is LIVE. Otherwise `blame` is called with
- * what still stands in the way. */
-bool tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg);
+/* Gives up waiting: CONFLICT, and `blame` is called with what still stands in the way. If it had been answered meanwhile, what wait
+ * would have said: OK (then the loan is LIVE), CLOSED or NO_MEMORY. */
+tether_status_t tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg);
+
+/* For a host that keeps all of the book for good: who waits for some of it is answered CLOSED. */
+void tether_book_shut(tether_book_t *book);
 
 /* Lends a LIVE loan that is neither viewed nor lent further on: n NEW parts inside its range, ascending and disjoint, exclusive
  * only if it is. OK; CONFLICT: it is viewed, lent or ended. */

@@ -170,7 +170,7 @@ tether_status_t tether_wait_scope(tether_thread_t *thread, tether_scope_t *scope
     return wait_for(thread, &goal, how);
 }
 
-static bool claim_done(void *claim) { return load_acquire(&((tether_claim_t *)claim)->granted) != 0; }
+static bool claim_done(void *claim) { return load_acquire(&((tether_claim_t *)claim)->answer) != TETHER_CLAIM_WAITS; }
 
 /* One look after another, until it is granted or something else is the matter. */
 static tether_status_t sleep_for_claim(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how, uint64_t until)

@@ -46,7 +46,7 @@ static inline tether_status_t borrow_or_wait(host_t *host, tether_book_t *book, 
     tether_status_t status = sleep_for(host, &claim, how);
     if (status == TETHER_OK)
         return status;
-    return tether_borrow_leave(&claim, NULL, NULL) ? TETHER_OK : status;
+    return tether_borrow_leave(&claim, NULL, NULL) == TETHER_OK ? TETHER_OK : status;
 }
 
 static inline tether_status_t borrow_in_the_end(host_t *host, tether_book_t *book, tether_loan_t *loan)

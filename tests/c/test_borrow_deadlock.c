@@ -231,7 +231,7 @@ TEST(an_older_claim_with_a_deadline_is_no_deadlock)
     CHECK(!tether_task_ended(&a.job->task)); /* it sleeps, and was not told of a deadlock */
     tether_wait_t how = {.deadline = 1};
     CHECK(sleep_for(&stage.host, &claim, &how) == TETHER_TIMEOUT);
-    CHECK(!tether_borrow_leave(&claim, NULL, NULL));
+    CHECK(tether_borrow_leave(&claim, NULL, NULL) == TETHER_CONFLICT);
     leave(&a);
     CHECK(a.answer == TETHER_OK);
     clear_stage(&stage);
