@@ -204,6 +204,28 @@ def waits_for_itself(o: tether.Owned[int]) -> None:
         o.borrow_mut(timeout=None)
 
 
+@pytest.mark.parametrize("act", ["share", "borrow_mut"])
+def test_a_value_that_goes_just_before_it_is_lent_is_not_lent(act: str) -> None:
+    class Taking:
+        def __float__(self) -> float:
+            taken.append(o.take())
+            return 1.0
+
+    class Giving:
+        def __float__(self) -> float:
+            given.append(tether.spawn(lambda m: m.take(), o))
+            return 1.0
+
+    taken: list[str] = []
+    given: list[tether.JoinGuard[str]] = []
+    for timeout in (Taking(), Giving()):
+        o = tether.Owned("value")
+        with pytest.raises(tether.MovedError):  # fault 23: it is another's, or nobody's
+            getattr(o, act)(timeout=timeout)
+        assert tether.statistics().borrows == 0
+    assert taken == [given.pop().join()] == ["value"]
+
+
 def test_a_cycle_through_a_value_is_collected() -> None:
     token = Token()
     token.owned = tether.Owned([token])  # type: ignore[attr-defined]

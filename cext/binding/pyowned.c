@@ -122,19 +122,27 @@ void owned_take_back(tether_thread_t *thread, owned_t *o)
 
 /* ---- methods ----------------------------------------------------------------------------------------------------- */
 
+/* Is there something that the caller may lend? */
+static bool has_value(owned_t *o)
+{
+    PyObject *value = user(o) != NULL ? owned_value(o) : NULL;
+    Py_XDECREF(value);
+    return value != NULL;
+}
+
+/* Others may have given it away or taken the value before it was lent, and so may code that the timeout runs: a second look. */
 static PyObject *lend(owned_t *o, bool exclusive, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"timeout", NULL};
     PyObject *timeout = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, exclusive ? "|$O:borrow_mut" : "|$O:share", names, &timeout) || user(o) == NULL)
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, exclusive ? "|$O:borrow_mut" : "|$O:share", names, &timeout) || !has_value(o))
         return NULL;
-    PyObject *value = owned_value(o);
-    if (value == NULL)
-        return NULL;
-    Py_DECREF(value);
     const lending_t from = {.st = o->st, .source = (PyObject *)o, .book = &o->book, .verb = exclusive ? "borrow" : "share",
                             .exclusive = exclusive};
-    return borrow_one(&from, 0, 1, timeout);
+    PyObject *lent = borrow_one(&from, 0, 1, timeout);
+    if (lent != NULL && !has_value(o))
+        Py_CLEAR(lent);
+    return lent;
 }
 
 static PyObject *owned_share(PyObject *self, PyObject *args, PyObject *kwargs) { return lend((owned_t *)self, false, args, kwargs); }
@@ -160,9 +168,11 @@ static PyObject *swap(owned_t *o, PyObject *value, const char *verb, bool *ok)
         blame_raise(o->st, &blame, (PyObject *)o, verb, NULL);
         return NULL;
     }
-    PyObject *before = owned_exchange(o, value);
+    *ok = user(o) != NULL; /* else another thread of the root has given it away, a moment before */
+    PyObject *before = *ok ? owned_exchange(o, value) : value;
     tether_loan_forget(thread, &all);
-    *ok = true;
+    if (!*ok)
+        Py_CLEAR(before);
     return before;
 }
 
