@@ -23,6 +23,7 @@ static int map(tether_region_t *region, tether_runtime_t *rt, tether_pages_t kin
     int error = tether_pages_map(kind, region->mapped, granule, fd, offset, region->access, &region->base);
     if (error != 0)
         return error;
+    region->lead = lead;
     region->data = region->base + lead;
     region->nbytes = size;
     region->origin = add_relaxed(&rt->mappings, 1) + 1;
@@ -123,7 +124,7 @@ int tether_region_protect(tether_region_t *region, tether_access_t access)
 static int shield(tether_book_t *book, size_t start, size_t stop)
 {
     tether_region_t *region = (tether_region_t *)((char *)book - offsetof(tether_region_t, book));
-    size_t page = tether_page_size(), lead = (size_t)(region->data - region->base);
+    size_t page = tether_page_size(), lead = region->lead;
     size_t first = (lead + start) / page * page, last = round_up(lead + stop, page), run = first;
     tether_access_t current = TETHER_ACCESS_NONE;
     for (size_t at = first; at <= last; at += page) {
@@ -153,7 +154,7 @@ int tether_region_shield(tether_region_t *region)
 
 bool tether_region_may_cut(const tether_region_t *region, size_t offset)
 {
-    size_t at = (size_t)(region->data - region->base) + offset;
+    size_t at = region->lead + offset;
     return offset > 0 && offset < region->nbytes && at % region->granule == 0;
 }
 
@@ -161,7 +162,7 @@ bool tether_region_may_cut(const tether_region_t *region, size_t offset)
 static void take_over(tether_region_t *to, const tether_region_t *from, char *base, size_t mapped, char *data, size_t nbytes)
 {
     *to = (tether_region_t){.rt = from->rt, .base = base, .mapped = mapped, .data = data, .nbytes = nbytes,
-                            .granule = from->granule, .origin = from->origin, .kind = from->kind,
+                            .lead = (size_t)(data - base), .granule = from->granule, .origin = from->origin, .kind = from->kind,
                             .may_write = from->may_write, .access = from->access, .file = from->file};
     to->book.shield = from->book.shield;
     if (to->file != NULL)
@@ -217,7 +218,7 @@ int tether_region_merge(tether_region_t *left, tether_region_t *right, tether_re
 size_t tether_region_part(const tether_region_t *region, size_t start, size_t stop, size_t i, size_t n)
 {
     size_t bytes = stop - start, unit = region->granule;
-    size_t lead = ((size_t)(region->data - region->base) + start) % unit;
+    size_t lead = (region->lead + start) % unit;
     if (i == 0)
         return start;
     if (i >= n)

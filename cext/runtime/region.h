@@ -22,15 +22,14 @@ typedef struct {
 
 typedef struct {
     tether_runtime_t *rt;
-    char *base;                  /* NULL: consumed */
+    char *base;                  /* NULL: consumed. Read by who has something lent of it, or all of it */
     size_t mapped;
     char *data;
-    size_t nbytes;
-    size_t granule;
+    size_t lead, nbytes, granule; /* these never change */
     uint64_t origin;             /* equal in regions that were cut from one mapping */
     tether_pages_t kind;
     bool may_write;              /* the mapping allows it */
-    tether_access_t access;      /* as it is now: READ or WRITE */
+    _Atomic tether_access_t access; /* as it is now: READ or WRITE; changed by who has all of it */
     tether_file_t *file;         /* with a reference, or NULL */
     tether_book_t book;
     _Atomic bool seized;         /* `whole` is somebody's: only he may write to it */
