@@ -697,6 +697,39 @@ def test_a_region_protected_while_a_writer_waits_refuses_it() -> None:
         r.borrow_mut(timeout=1)
 
 
+def test_a_view_that_its_waiting_maker_did_not_drop_is_gone_all_the_same(r: tether.Region) -> None:
+    kept: list[memoryview] = []
+
+    def task() -> str:
+        with r.share(0, 4) as s:
+            kept.append(memoryview(s))
+        r.borrow_mut(timeout=None).release()
+        return "granted"
+
+    guard = dedicated(task)
+    blocked(guard)
+    kept.clear()  # G14, G20: without a GIL it is freed by its maker, who sleeps, or by the collector
+    assert guard.join() == "granted"
+
+
+def test_a_handle_that_another_thread_drops_ends_at_once(r: tether.Region) -> None:
+    kept: list[tether.Exclusive[Any]] = []
+    made, go = threading.Event(), threading.Event()
+
+    def make() -> None:
+        kept.append(r.borrow_mut())
+        made.set()
+        await_event(go)
+
+    maker = threading.Thread(target=make)
+    maker.start()
+    await_event(made)
+    kept.clear()  # G14: its maker need not come by
+    r.borrow_mut().release()
+    go.set()
+    maker.join()
+
+
 # ---- deadlocks ------------------------------------------------------------------------------------------------------
 
 

@@ -113,8 +113,8 @@ PyObject *dict_item(PyObject *dict, const char *name);
 
 /* Without a GIL an object's count is kept by the thread that made it. When another one drops a reference that was taken
  * there, the destructor is put off until the maker's thread looks, and runs there: the owner's `del` would not wait, and
- * whatever that thread does then would. So guards, and the contexts that tasks run in, are nobody's from the start: whoever
- * drops them last destroys them (G1, G9). pre: nobody else knows the object yet. */
+ * whatever that thread does then would. So guards, borrows, and the contexts that tasks run in, are nobody's from the start:
+ * whoever drops them last destroys them (G1, G9, G14). pre: nobody else knows the object yet. */
 static inline void count_for_all(PyObject *self)
 {
 #ifdef Py_GIL_DISABLED

@@ -95,6 +95,7 @@ static borrow_t *handle_new(state_t *st, PyObject *source, borrow_t *lender, boo
     b->loan.exclusive = exclusive;
     b->loan.host = b;
     b->code = site_here(PyThreadState_Get(), &b->lasti);
+    count_for_all((PyObject *)b); /* whoever drops it last ends the borrow, there and then (G14) */
     tether_lane_movable(lane_of(st), 1);
     return b;
 }

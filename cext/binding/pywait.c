@@ -118,6 +118,28 @@ static tether_status_t on_clock(tether_thread_t *t, void *what, tether_wait_t *h
     return tether_wait_until(t, how);
 }
 
+/* Without a GIL an object that another thread lets go of is freed by its maker, when that one comes by. If it is a raw view and its
+ * maker sleeps, perhaps in this very wait, none but the collector frees it (G14, G20). So who waits for a range that is viewed calls
+ * the collector: rarely, since a view may be in use for long. */
+#ifdef Py_GIL_DISABLED
+static const uint64_t FIRST_COLLECTION = 20000000; /* after 20 ms, and then after twice that, and so on */
+
+static void collect_views(tether_claim_t *claim, tether_wait_t *how, uint64_t *pause)
+{
+    if (tether_now() < how->look)
+        return;
+    if (tether_claim_is_viewed(claim)) {
+        PyObject *gc = PyImport_ImportModule("gc"), *r = gc ? PyObject_CallMethod(gc, "collect", NULL) : NULL;
+        if (r == NULL)
+            PyErr_WriteUnraisable(gc);
+        Py_XDECREF(r);
+        Py_XDECREF(gc);
+    }
+    *pause *= 2;
+    how->look = tether_now() + *pause;
+}
+#endif
+
 /* Until the status is other than HELP (done here) or INTERRUPTED (signals looked at); -1 with *raised if a handler raised. */
 static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how,
                                     bool *raised)
@@ -125,6 +147,10 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
     *raised = false;
     how->slices = thread->ident == st->main_thread;
     how->strangers = tether_lane_movables(st->rt) > 0 && has_strangers(st);
+#ifdef Py_GIL_DISABLED
+    uint64_t pause = FIRST_COLLECTION;
+    how->look = wait == on_claim ? tether_now() + pause : 0;
+#endif
     for (;;) {
         tether_status_t status = detached(thread, wait, what, how);
         if (status == TETHER_HELP) {
@@ -135,6 +161,10 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
             /* A handler that forked returns here in the child, too: what we wait for is not there. The clock is. */
             if (!*raised && tether_runtime_foreign(load_relaxed(&thread->rt)))
                 *raised = wait == on_clock ? (thread = need_thread(st)) == NULL : need_own(st, load_relaxed(&thread->rt)) < 0;
+#ifdef Py_GIL_DISABLED
+            if (!*raised && wait == on_claim)
+                collect_views(what, how, &pause);
+#endif
         } else {
             return status;
         }

@@ -722,6 +722,21 @@ bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *ar
     return false;
 }
 
+static bool has_views(tether_loan_t *loan, tether_claim_t *waiter, void *unused)
+{
+    (void)unused;
+    return waiter == NULL && load_relaxed(&loan->views) != 0;
+}
+
+bool tether_claim_is_viewed(tether_claim_t *claim)
+{
+    tether_book_t *book = claim->loan->book;
+    tether_lock(&book->lock);
+    bool is = tether__claim_blocked(claim, has_views, NULL);
+    tether_unlock(&book->lock);
+    return is;
+}
+
 /* What stands left of a place in the tree. */
 typedef struct {
     const tether_loan_t *last;

@@ -93,6 +93,9 @@ tether_status_t tether_borrow_wait(tether_thread_t *thread, tether_claim_t *clai
  * would have said: OK (then the loan is LIVE), CLOSED or NO_MEMORY. */
 tether_status_t tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg);
 
+/* Is it in the way of the claim, among others, that somebody has a raw view? */
+bool tether_claim_is_viewed(tether_claim_t *claim);
+
 /* For a host that keeps all of the book for good: who waits for some of it is answered CLOSED. */
 void tether_book_shut(tether_book_t *book);
 

@@ -65,6 +65,8 @@ static uint64_t first_look(tether_thread_t *thread, const tether_wait_t *how)
         uint64_t slice = tether_now() + SLICE;
         until = slice < until ? slice : until;
     }
+    if (how->look != 0 && how->look < until)
+        until = how->look;
     uint64_t limit = tether_thread_limit(thread); /* a scope's time: an uncancellable wait passes the news on, too */
     return limit < until ? limit : until;
 }

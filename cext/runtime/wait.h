@@ -12,6 +12,7 @@ enum { TETHER_CYCLE_MAX = 32 };
 
 typedef struct {
     uint64_t deadline;      /* TETHER_FOREVER: none */
+    uint64_t look;          /* when to answer INTERRUPTED in any case; 0: never */
     bool cancellable;       /* look at cancellation of the caller */
     bool help;              /* may answer HELP */
     bool slices;            /* wake up now and then for signals that another thread may have received */
