@@ -41,12 +41,14 @@ static inline tether_status_t sleep_for(host_t *host, tether_claim_t *claim, tet
 static inline tether_status_t borrow_or_wait(host_t *host, tether_book_t *book, tether_loan_t *loan, tether_wait_t *how)
 {
     tether_claim_t claim;
-    if (tether_borrow_queue(host_thread(host), book, &claim, loan) == TETHER_OK)
-        return TETHER_OK;
-    tether_status_t status = sleep_for(host, &claim, how);
+    tether_status_t status = tether_borrow_queue(host_thread(host), book, &claim, loan);
+    if (status != TETHER_CONFLICT)
+        return status;
+    status = sleep_for(host, &claim, how);
     if (status == TETHER_OK)
         return status;
-    return tether_borrow_leave(&claim, NULL, NULL) == TETHER_OK ? TETHER_OK : status;
+    tether_status_t left = tether_borrow_leave(&claim, NULL, NULL);
+    return left == TETHER_CONFLICT ? status : left;
 }
 
 static inline tether_status_t borrow_in_the_end(host_t *host, tether_book_t *book, tether_loan_t *loan)
