@@ -274,18 +274,27 @@ static void unlist_locked(tether_task_t *task, tether_loan_t *loan)
     loan->listed = false;
 }
 
-/* The holder's end may be at work on the loan: its lane lock keeps us out until it is done. */
-static void unlist(tether_loan_t *loan)
+/* The lock of the holder's lane, which stays when the holder goes; NULL: the root has no list. */
+static tether_lock_t *list_lock(const tether_loan_t *loan)
 {
     tether_task_t *task = load_relaxed(&loan->holder);
-    if (task == NULL)
+    return task != NULL ? &tether_task_lane(task)->lock : NULL;
+}
+
+/* The holder's end may be at work on the loan: its lane lock keeps us out until it is done. While it is listed there, the holder
+ * is the same. */
+static void unlist_under(tether_loan_t *loan, tether_lock_t *lock)
+{
+    if (lock == NULL)
         return;
-    tether_lock_t *lock = &tether_task_lane(task)->lock;
     tether_lock(lock);
     if (loan->listed)
-        unlist_locked(task, loan);
+        unlist_locked(load_relaxed(&loan->holder), loan);
     tether_unlock(lock);
 }
+
+/* pre: the caller acts for the holder. */
+static void unlist(tether_loan_t *loan) { unlist_under(loan, list_lock(loan)); }
 
 static void set_holder(tether_thread_t *thread, tether_book_t *book, tether_loan_t *loan)
 {
@@ -530,11 +539,11 @@ tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too)
 {
     tether_lock(&loan->book->lock);
     bool may = loan->state == TETHER_LOAN_LIVE && (views_too || is_idle(loan));
+    tether_lock_t *list = may ? list_lock(loan) : NULL; /* another thread may take it back from a task that never was, and free that */
     if (may)
         end(loan);
     tether_unlock(&loan->book->lock);
-    if (may)
-        unlist(loan);
+    unlist_under(loan, list);
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
 

@@ -2,6 +2,7 @@
  * thread is met for the first time or ends, and when a runtime goes away. */
 #include "thread.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "scope.h"
@@ -32,21 +33,18 @@ static void native_thread_ends(void *unused)
 
 static void make_key(void) { pthread_key_create(&at_exit_key, native_thread_ends); }
 
-static void start_afresh(tether_thread_t *t, tether_runtime_t *rt, bool crew)
+static void start_afresh(tether_thread_t *t, bool crew)
 {
     tether_task_t *spare = t->spare;
     unsigned spares = t->spares;
     tether_thread_t *next = t->next;
-    uint32_t word = load_relaxed(&t->parker.word);
-    memset((char *)t + sizeof t->parker, 0, sizeof *t - sizeof t->parker);
-    store_relaxed(&t->parker.word, word); /* a stray wake-up is allowed, a torn word is not */
+    enum { KEPT = offsetof(tether_thread_t, top) }; /* the parker: a stray wake-up is allowed, a torn word is not */
+    memset((char *)t + KEPT, 0, sizeof *t - KEPT);
     t->spare = spare;
     t->spares = spares;
     t->next = next;
-    store_relaxed(&t->rt, rt);
     t->crew = crew;
     t->spin = 20000;
-    t->lane = add_relaxed(&rt->next_lane, 1) % rt->lanes_used;
 }
 
 tether_thread_t *tether_thread_new(tether_runtime_t *rt, bool crew)
@@ -58,10 +56,12 @@ tether_thread_t *tether_thread_new(tether_runtime_t *rt, bool crew)
         if (atomic_load_explicit(&t->exited, memory_order_acquire))
             break;
     if (t) {
-        start_afresh(t, rt, crew);
+        start_afresh(t, crew);
     } else if ((t = tether_alloc(sizeof *t)) != NULL) {
         t->next = rt->threads;
-        start_afresh(t, rt, crew);
+        store_relaxed(&t->rt, rt);
+        t->lane = add_relaxed(&rt->next_lane, 1) % rt->lanes_used;
+        start_afresh(t, crew);
         rt->threads = t;
     }
     tether_unlock(&rt->threads_lock);

@@ -176,13 +176,13 @@ enum { TETHER_LANES_MAX = 16 };
 struct tether_thread {
     tether_parker_t parker;
     tether_runtime_t *_Atomic rt;       /* NULL once the runtime is gone */
+    unsigned lane;                      /* these two stay when the record serves another thread: loans count by them */
     tether_task_t *_Atomic top;         /* what runs here, innermost; NULL: the root; written by its thread only */
     tether_scope_t *scopes;             /* open scopes of the root's body on this thread */
     tether_node_t *waits_for;           /* rt->graph: what this thread sleeps for, for finding deadlocks */
     tether_claim_t *waits_claim;        /* the same, when it sleeps for a borrow */
     uint32_t cancels_seen;              /* rt->cancels when this thread last found itself not cancelled */
     uint32_t spin;                      /* nanoseconds that a wait spins here before it sleeps (spin.h) */
-    unsigned lane;
     bool crew;
     bool away;                          /* detached from the host: in a wait, or between tasks; its thread only */
     bool turning;                       /* crew: counted in crew->turning; its thread only */

@@ -22,6 +22,7 @@ typedef struct {
     _Atomic uint32_t seed;
     _Atomic long reads, writes, refused, timed_out, cancelled, deadlocks;
     _Atomic bool over;
+    pthread_barrier_t *begin;
     long rounds;
 } field_t;
 
@@ -485,4 +486,50 @@ TEST(rings_are_broken_from_outside)
         check_empty(&m.field);
         host_finish(&host);
     }
+}
+
+/* What a thread that has ended had borrowed is given back while its record is made another thread's. */
+static void *borrow_and_end(void *arg)
+{
+    field_t *f = arg;
+    tether_loan_t *loan = calloc(1, sizeof *loan);
+    *loan = (tether_loan_t){.start = 1, .stop = 9, .host = loan};
+    host_attach(f->host);
+    CHECK(borrow(f->host, &f->book, loan) == TETHER_OK);
+    host_detach(f->host);
+    return loan;
+}
+
+static void *begin_and_end(void *arg)
+{
+    field_t *f = arg;
+    pthread_barrier_wait(f->begin);
+    host_attach(f->host);
+    host_thread(f->host);
+    host_detach(f->host);
+    return NULL;
+}
+
+TEST(what_an_ended_thread_borrowed_is_counted_to_its_end)
+{
+    host_t host;
+    pthread_barrier_t begin;
+    field_t f = {.host = &host, .begin = &begin};
+    pthread_barrier_init(&begin, NULL, 2);
+    host_start(&host, (host_options_t){.serial = false});
+    for (long i = 0; i < SCALE(2000, 400); i++) {
+        pthread_t first, second;
+        void *loan;
+        pthread_create(&first, NULL, borrow_and_end, &f);
+        pthread_join(first, &loan);
+        pthread_create(&second, NULL, begin_and_end, &f);
+        pthread_barrier_wait(&begin);
+        forget(&host, loan);
+        free(loan);
+        pthread_join(second, NULL);
+    }
+    CHECK(tether_lane_lent(host.rt) == 0);
+    pthread_barrier_destroy(&begin);
+    check_empty(&f);
+    host_finish(&host);
 }
