@@ -554,3 +554,35 @@ def test_exit_from_inside_a_task_by_os_exit_abandons_everything(run_python):
     # G1: there the promise ends
     code = PRELUDE + "    guard = dedicated(tether.sleep, 3600)\n    dedicated(os._exit, 9).join()\n"
     assert run_python(code) == (9, "", "")
+
+
+def test_daemon_threads_that_end_while_they_wait_for_a_borrow_leave_nothing_in_its_queue(run_python):
+    # Up to 3.13 such a thread ends where it takes the GIL back, and its stack goes; from 3.14 on it hangs there.
+    code = (
+        PRELUDE
+        + """
+    def wait(region):
+        waiting.append(region)
+        region.borrow_mut(timeout=0.5)
+
+    class Last:  # in sys.modules: its destructor runs when daemon threads can come back no more
+        def __init__(self, borrow):
+            self.borrow = borrow
+
+        def __del__(self, os=os, now=time.monotonic, pause=time.sleep, patience=60 if sys.version_info < (3, 14) else 1):
+            begin = now()
+            while len(os.listdir("/proc/self/task")) > 1 and now() < begin + patience:
+                pause(0.01)
+            self.borrow.release()
+            os.write(1, b"released\\n")
+
+    waiting = []
+    region = tether.Region(4096)
+    sys.modules["last"] = Last(region.borrow_mut())
+    for _ in range(16):  # more stacks than the C library keeps
+        threading.Thread(target=wait, args=(region,), daemon=True).start()
+    while len(waiting) < 16:
+        time.sleep(0.001)
+    """
+    )
+    assert run_python(code, check=True).out == "released\n"

@@ -99,16 +99,6 @@ static bool has_strangers(state_t *st)
 
 typedef tether_status_t wait_fn(tether_thread_t *thread, void *what, tether_wait_t *how);
 
-static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how)
-{
-    PyThreadState *ts = PyEval_SaveThread();
-    tether_wait_enter(thread);
-    tether_status_t status = wait(thread, what, how);
-    tether_wait_leave(thread);
-    PyEval_RestoreThread(ts);
-    return status;
-}
-
 static tether_status_t on_task(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_task(t, what, how); }
 static tether_status_t on_scope(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_scope(t, what, how); }
 static tether_status_t on_claim(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_borrow_wait(t, what, how); }
@@ -116,6 +106,40 @@ static tether_status_t on_clock(tether_thread_t *t, void *what, tether_wait_t *h
 {
     (void)what;
     return tether_wait_until(t, how);
+}
+
+typedef struct {
+    tether_claim_t *claim;
+    tether_status_t status;
+} answer_t;
+
+static void abandon(void *arg)
+{
+    answer_t *answer = arg;
+    if (answer->status == TETHER_OK || tether_borrow_leave(answer->claim, NULL, NULL) == TETHER_OK)
+        tether_loan_end(answer->claim->loan, true);
+}
+
+/* A daemon thread that comes back when the interpreter has gone ends in here, up to 3.13 (pthread_exit): its stack goes, and with it
+ * the claim, which must not stay in the queue. */
+static void attach_for_claim(PyThreadState *ts, answer_t *answer)
+{
+    pthread_cleanup_push(abandon, answer);
+    PyEval_RestoreThread(ts);
+    pthread_cleanup_pop(0);
+}
+
+static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how)
+{
+    PyThreadState *ts = PyEval_SaveThread();
+    tether_wait_enter(thread);
+    tether_status_t status = wait(thread, what, how);
+    tether_wait_leave(thread);
+    if (wait == on_claim)
+        attach_for_claim(ts, &(answer_t){what, status});
+    else
+        PyEval_RestoreThread(ts);
+    return status;
 }
 
 /* Without a GIL an object that another thread lets go of is freed by its maker, when that one comes by. If it is a raw view and its
