@@ -1,7 +1,7 @@
 /* Shared and Exclusive: handles of what is lent of a region or an owned value (runtime/borrow.h). One struct serves both.
  *
- * A handle refers to its source, so pages outlive every loan and view. A raw view refers to the handle. Handles of a region refer
- * to nothing that could refer back, so only those of values are tracked by the collector.
+ * A handle refers to its source, so pages outlive every loan and view. A raw view refers to the handle. Handles of a region
+ * refer to nothing that could refer back, so only those of values are tracked by the collector.
  *
  * The handle of a part keeps its lender's memory (`kept`), and not the lender: whoever drops that ends its borrow, and when the
  * parts are gone the range is free, though somebody may still have their handles (G14). */
@@ -14,7 +14,8 @@
 void blame_note(tether_loan_t *loan, void *arg)
 {
     blame_t *blame = arg;
-    *blame = (blame_t){.found = true, .exclusive = loan->exclusive, .viewed = loan->state == TETHER_LOAN_ENDED && load_relaxed(&loan->views) != 0,
+    bool ended = loan->state == TETHER_LOAN_ENDED;
+    *blame = (blame_t){.found = true, .exclusive = loan->exclusive, .viewed = ended && load_relaxed(&loan->views) != 0,
                        .waiting = loan->state == TETHER_LOAN_NEW, .runtime = loan->host == NULL, .start = loan->start,
                        .stop = loan->stop, .holder = load_relaxed(&loan->holder)};
     if (blame->holder != NULL)
@@ -693,7 +694,7 @@ static int borrow_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* The memory of a handle that nobody has any more, and of its lenders, when it was the last that kept them: ways may be long. */
+/* The memory of a handle that nobody has any more, and of its lenders, if it was the last that kept them: ways may be long. */
 static void let_go(borrow_t *b, bool foreign)
 {
     tether_thread_t *thread = foreign ? NULL : tether_thread(b->st->rt);

@@ -135,7 +135,8 @@ static PyObject *lend(owned_t *o, bool exclusive, PyObject *args, PyObject *kwar
 {
     static char *names[] = {"timeout", NULL};
     PyObject *timeout = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, exclusive ? "|$O:borrow_mut" : "|$O:share", names, &timeout) || !has_value(o))
+    const char *format = exclusive ? "|$O:borrow_mut" : "|$O:share";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &timeout) || !has_value(o))
         return NULL;
     const lending_t from = {.st = o->st, .source = (PyObject *)o, .book = &o->book, .verb = exclusive ? "borrow" : "share",
                             .exclusive = exclusive};

@@ -120,8 +120,8 @@ static void abandon(void *arg)
         tether_loan_end(answer->claim->loan, true);
 }
 
-/* A daemon thread that comes back when the interpreter has gone ends in here, up to 3.13 (pthread_exit): its stack goes, and with it
- * the claim, which must not stay in the queue. */
+/* A daemon thread that comes back when the interpreter has gone ends in here, up to 3.13 (pthread_exit): its stack goes, and
+ * with it the claim, which must not stay in the queue. */
 static void attach_for_claim(PyThreadState *ts, answer_t *answer)
 {
     pthread_cleanup_push(abandon, answer);
@@ -142,9 +142,9 @@ static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *wh
     return status;
 }
 
-/* Without a GIL an object that another thread lets go of is freed by its maker, when that one comes by. If it is a raw view and its
- * maker sleeps, perhaps in this very wait, none but the collector frees it (G14, G20). So who waits for a range that is viewed calls
- * the collector: rarely, since a view may be in use for long. */
+/* Without a GIL an object that another thread lets go of is freed by its maker, when that one comes by. If it is a raw view
+ * and its maker sleeps, perhaps in this very wait, none but the collector frees it (G14, G20). So who waits for a range that
+ * is viewed calls the collector: rarely, since a view may be in use for long. */
 #ifdef Py_GIL_DISABLED
 static const uint64_t FIRST_COLLECTION = 20000000; /* after 20 ms, and then after twice that, and so on */
 

@@ -214,8 +214,8 @@ static bool hand_over(tether_book_t *book, tether_claim_t *claim)
 }
 
 /* `gone`, a loan or what a claim was for, is not in the way any more: for whom is there room now? Whoever did not conflict
- * with it has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. One that
- * fails does not: then it has gone, too, and those behind it are looked at again. */
+ * with it has something else in the way, still: a claim that is granted stays in the way of those behind it, as a loan. One
+ * that fails does not: then it has gone, too, and those behind it are looked at again. */
 static void grant(tether_book_t *book, const tether_loan_t *gone)
 {
     tether_loan_t room = {.start = gone->start, .stop = gone->stop, .exclusive = gone->exclusive};
@@ -281,8 +281,8 @@ static tether_lock_t *list_lock(const tether_loan_t *loan)
     return task != NULL ? &tether_task_lane(task)->lock : NULL;
 }
 
-/* The holder's end may be at work on the loan: its lane lock keeps us out until it is done. While it is listed there, the holder
- * is the same. */
+/* The holder's end may be at work on the loan: its lane lock keeps us out until it is done. While it is listed there, the
+ * holder is the same. */
 static void unlist_under(tether_loan_t *loan, tether_lock_t *lock)
 {
     if (lock == NULL)
@@ -539,7 +539,7 @@ tether_status_t tether_loan_end(tether_loan_t *loan, bool views_too)
 {
     tether_lock(&loan->book->lock);
     bool may = loan->state == TETHER_LOAN_LIVE && (views_too || is_idle(loan));
-    tether_lock_t *list = may ? list_lock(loan) : NULL; /* another thread may take it back from a task that never was, and free that */
+    tether_lock_t *list = may ? list_lock(loan) : NULL; /* later the holder may be gone: a task not spawned after all */
     if (may)
         end(loan);
     tether_unlock(&loan->book->lock);

@@ -84,13 +84,13 @@ typedef void tether_blame_t(tether_loan_t *loan, void *arg);
 tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
                               tether_blame_t *blame, void *arg);
 
-/* The same for one, which may wait: returns OK, CLOSED (the book is shut), NO_MEMORY, or CONFLICT with the claim in the queue. Then
- * tether_borrow_wait until it does not say INTERRUPTED; anything but OK is followed by tether_borrow_leave. */
+/* The same for one, which may wait: returns OK, CLOSED (the book is shut), NO_MEMORY, or CONFLICT with the claim in the queue.
+ * Then tether_borrow_wait until it does not say INTERRUPTED; anything but OK is followed by tether_borrow_leave. */
 tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book, tether_claim_t *claim, tether_loan_t *loan);
 tether_status_t tether_borrow_wait(tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how);
 
-/* Gives up waiting: CONFLICT, and `blame` is called with what still stands in the way. If it had been answered meanwhile, what wait
- * would have said: OK (then the loan is LIVE), CLOSED or NO_MEMORY. */
+/* Gives up waiting: CONFLICT, and `blame` is called with what still stands in the way. If it had been answered meanwhile, what
+ * wait would have said: OK (then the loan is LIVE), CLOSED or NO_MEMORY. */
 tether_status_t tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame, void *arg);
 
 /* Is it in the way of the claim, among others, that somebody has a raw view? */

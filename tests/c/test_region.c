@@ -98,7 +98,7 @@ static bool readable(const char *address)
     return is;
 }
 
-/* ---- acts --------------------------------------------------------------------------------------------------------- */
+/* ---- acts -------------------------------------------------------------------------------------------------------- */
 
 static bool seize(desk_t *desk, tether_region_t *region)
 {
@@ -142,7 +142,7 @@ static bool is_offset(const char *data, size_t offset)
     return found == offset;
 }
 
-/* ---- mapping ------------------------------------------------------------------------------------------------------ */
+/* ---- mapping ----------------------------------------------------------------------------------------------------- */
 
 TEST(own_pages_are_zeroed_and_whole)
 {
@@ -273,7 +273,7 @@ TEST(a_mapping_that_fails_leaves_nothing)
     close_desk(&desk);
 }
 
-/* ---- cutting and merging ------------------------------------------------------------------------------------------ */
+/* ---- cutting and merging ----------------------------------------------------------------------------------------- */
 
 TEST(a_region_is_cut_inside_of_it_on_a_page_of_the_mapping)
 {
@@ -388,8 +388,8 @@ TEST(parts_by_number_cover_all_and_differ_by_a_unit)
     map_own(&desk, &r, 200 * page + 17);
     const struct {
         size_t start, stop, n, unit;
-    } cases[] = {{0, 200 * page + 17, 3, page}, {0, 200 * page + 17, 4, 1},        {0, 10, 3, 1},     {5, 5, 4, 1},
-                 {0, 3, 7, 1},                  {page, 129 * page, 2, page},       {1, 150 * page, 2, 1}, {0, 200 * page, 1, page}};
+    } cases[] = {{0, 200 * page + 17, 3, page}, {0, 200 * page + 17, 4, 1}, {0, 10, 3, 1},         {5, 5, 4, 1},
+                 {0, 3, 7, 1},                  {page, 129 * page, 2, page}, {1, 150 * page, 2, 1}, {0, 200 * page, 1, page}};
     for (int i = 0; i < 8; i++) {
         size_t start = cases[i].start, stop = cases[i].stop, n = cases[i].n, least = SIZE_MAX, greatest = 0;
         CHECK(tether_region_part(&r, start, stop, 0, n) == start && tether_region_part(&r, start, stop, n, n) == stop);
@@ -406,7 +406,7 @@ TEST(parts_by_number_cover_all_and_differ_by_a_unit)
     close_desk(&desk);
 }
 
-/* ---- rights ------------------------------------------------------------------------------------------------------- */
+/* ---- rights ------------------------------------------------------------------------------------------------------ */
 
 TEST(protect_takes_and_gives_the_right_to_write)
 {
@@ -577,7 +577,7 @@ TEST(a_shield_that_fails_at_a_grant_leaves_the_pages_closed)
     close_desk(&desk);
 }
 
-/* ---- in a child ---------------------------------------------------------------------------------------------------- */
+/* ---- in a child -------------------------------------------------------------------------------------------------- */
 
 static int child(void (*act)(desk_t *desk, tether_region_t *r), desk_t *desk, tether_region_t *r)
 {
@@ -671,7 +671,7 @@ TEST(a_stray_access_to_a_shielded_page_ends_the_process)
     close_desk(&desk);
 }
 
-/* ---- all at once --------------------------------------------------------------------------------------------------- */
+/* ---- all at once ------------------------------------------------------------------------------------------------- */
 
 TEST(a_region_is_seized_while_nothing_is_lent_or_waited_for)
 {
