@@ -212,6 +212,13 @@ static PyObject *core_spare(PyObject *module, PyObject *unused)
     return PyBool_FromLong(top != NULL && tether_task_spare(top));
 }
 
+/* For destructors written in Python: are we called by the cyclic collector, where nothing may wait (G5)? */
+static PyObject *core_collecting(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(load_relaxed(&st_of(module)->collecting) == (unsigned long)PyThread_get_thread_ident());
+}
+
 /* No exception may come between taking the lock and whoever lets it go; in Python code, not even in a `with` statement of 3.14,
  * there is no such place. */
 static PyObject *core_locked(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -317,6 +324,7 @@ static PyMethodDef methods[] = {
     {"_renew", core_renew, METH_O,
      "Asks a running task to end what it does and begin again. Was it running, and not cancelled?"},
     {"_spare", core_spare, METH_NOARGS, "Takes back such a request to the calling task. Was there one?"},
+    {"_collecting", core_collecting, METH_NOARGS, "Is the calling thread inside the cyclic collector?"},
     {"_locked", (PyCFunction)(void (*)(void))core_locked, METH_FASTCALL, "fn(*args), under the lock."},
     {"_run_of", core_run_of, METH_O, "The run of a restartable task that has not ended, or None."},
     {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: see tether_fail_nth."},

@@ -53,7 +53,11 @@ from ._tree import dump
 TYPE_CHECKING = False  # as typing's, which costs more to import than all of tether
 if TYPE_CHECKING:
     from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
+    from ._fork_join import join
     from ._guard import Guard, callback
+    from ._par_for import par_for
+    from ._par_map import par_map
+    from ._par_reduce import par_reduce
     from ._restart import Restart
     from ._statistics import Statistics, statistics
     from ._supervisor import supervisor
@@ -95,7 +99,11 @@ __all__ = [
     "configure",
     "current",
     "dump",
+    "join",
     "options",
+    "par_for",
+    "par_map",
+    "par_reduce",
     "scope",
     "scoped",
     "sleep",
@@ -117,6 +125,10 @@ _LATER = {
     "Statistics": "_statistics",
     "TaskState": "_exit",
     "callback": "_guard",
+    "join": "_fork_join",
+    "par_for": "_par_for",
+    "par_map": "_par_map",
+    "par_reduce": "_par_reduce",
     "statistics": "_statistics",
     "supervisor": "_supervisor",
 }
