@@ -1,9 +1,9 @@
 """How many items a batch has, so that nobody has to guess a chunk size.
 
-A batch is one task. It should last about a millisecond: long enough that spawning it does not count, short enough that the
-batches spread over the threads. Dear items (a millisecond and more) go one by one, and many are on the way at once,
-since they may be waiting for something; of cheap ones, thousands go together and few batches are on the way, since more
-would only take memory.
+A batch is one task. It should last about a millisecond: long enough that spawning it does not count, short enough
+that the batches spread over the threads. Dear items (a millisecond and more) go one by one, and many are on the way
+at once, since they may be waiting for something; of cheap ones, thousands go together and few batches are on the way,
+since more would only take memory.
 
 The cost of an item is measured, batch by batch. It is remembered for each function, so that the next call begins where
 the last one ended. Being wrong is cheap: a batch that takes far longer than it should is divided while it runs

@@ -1,8 +1,8 @@
 """Batches of items on their way through tasks: what par_map, par_for and par_reduce have in common.
 
-The consumer's thread takes items from the source, a batch at a time, and spawns a task for each batch into a scope of its
-own; it joins the oldest one. If nobody has begun that one, the join runs it in place: so neither a single core nor
-nesting of any depth needs a thread, and where there are idle threads they take the batches behind it.
+The consumer's thread takes items from the source, a batch at a time, and spawns a task for each batch into a scope of
+its own; it joins the oldest one. If nobody has begun that one, the join runs it in place: so neither a single core
+nor nesting of any depth needs a thread, and where there are idle threads they take the batches behind it.
 
     Source    where items come from; only ever used by the consumer
     Work      what the tasks share: the function, where to stop, who may start next
@@ -11,12 +11,12 @@ nesting of any depth needs a thread, and where there are idle threads they take 
 
 A task refers to its Work, never to the Flight: the Flight's end waits for the tasks.
 
-*Failures.* A task that fails notes what came before the failing item (`Work.partial`), and cancels the batches behind it.
-The consumer, which joins in order, hands out the results before it and then raises. With a limit on the workers, a
-batch waits in `Work.ready` until one of `Work.permits` is free; a task that ends passes its permit on.
+*Failures.* A task that fails notes what came before the failing item (`Work.partial`), and cancels the batches behind
+it. The consumer, which joins in order, hands out the results before it and then raises. With a limit on the workers,
+a batch waits in `Work.ready` until one of `Work.permits` is free; a task that ends passes its permit on.
 
-*Division.* A batch has the size that the items before it suggest. If it lasts ten times as long as it should, what is left of
-it is divided among tasks in the same scope, and so on.
+*Division.* A batch has the size that the items before it suggest. If it lasts ten times as long as it should, what is
+left of it is divided among tasks in the same scope, and so on.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class _Direct:
 
 
 class Work:
-    """What the tasks of one call share. Each field is written by one thread at a time, or by single atomic operations."""
+    """What the tasks of one call share: fields that one thread writes, or that change by single atomic operations."""
 
     __slots__ = ("_apply", "_fn", "_make", "_what", "bell", "divides", "done", "flying", "limit", "ordered",
                  "partial", "permits", "ready", "spawn")  # fmt: skip

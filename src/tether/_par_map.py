@@ -32,7 +32,7 @@ _FEW = 16  # items of a batch whose results are let go one by one
 
 
 class _Turns:
-    """Batches for chain(), which takes any exception for the end: nobody may come in between without everyone's notice."""
+    """Batches for chain(), which takes any exception for the end: nobody may come in between without all being told."""
 
     __slots__ = ("_batches", "_busy", "_disturbed")
 
@@ -63,7 +63,7 @@ class _Turns:
 
 
 class ParMap(Generic[R_co]):
-    """The iterator that par_map returns. Ended by its exhaustion, ``close()``, the end of a ``with`` block, or being dropped.
+    """The iterator that par_map returns. Its exhaustion, ``close()``, the end of a ``with`` block or its drop ends it.
 
     >>> import tether
     >>> with tether.par_map(str.upper, ["a", "b", "c"]) as letters:
@@ -169,8 +169,8 @@ def par_map(
     Closing it, leaving it as a ``with`` block, or dropping it cancels what has not ended, and joins it (G1).
 
     Parameters:
-        workers: most calls at the same time; 1 runs them where the results are asked for, without tasks. None: as many as the
-            machine has cores for computing functions; up to 32 and more for those that wait.
+        workers: most calls at the same time; 1 runs them where the results are asked for, without tasks. None: as many
+            as the machine has cores for computing functions; up to 32 and more for those that wait.
         chunksize: items of a batch. None: measured.
         ordered: False gives the results of batches as they end.
         progress: True shows a bar of tqdm (``pip install 'tether[progress]'``); or an object with ``update(n)``, such
@@ -224,6 +224,6 @@ def _refuse(isolation: object) -> None:
     if isolation not in ("interpreter", "process", "auto"):
         raise ValueError(f"isolation must be None, 'interpreter', 'process' or 'auto', not {isolation!r}")
     raise NotImplementedError(
-        f"isolation={isolation!r}: tether has no isolated tasks yet. Tasks are threads (isolation=None); for pure-Python "
-        "computing use a free-threaded Python, or concurrent.futures.ProcessPoolExecutor meanwhile"
+        f"isolation={isolation!r}: tether has no isolated tasks yet. Tasks are threads (isolation=None); for "
+        "pure-Python computing use a free-threaded Python, or concurrent.futures.ProcessPoolExecutor meanwhile"
     )

@@ -39,8 +39,8 @@ def _tqdm() -> Any:
         from tqdm.auto import tqdm
     except ImportError:
         raise ImportError(
-            "progress=True shows a bar of tqdm, which is not installed: pip install 'tether[progress]'. Or pass a function "
-            "that is told how many more items are done, or any object with update(n)",
+            "progress=True shows a bar of tqdm, which is not installed: pip install 'tether[progress]'. Or pass a "
+            "function that is told how many more items are done, or any object with update(n)",
             name="tqdm",
         ) from None
     return tqdm
