@@ -52,6 +52,7 @@ from ._tree import dump
 
 TYPE_CHECKING = False  # as typing's, which costs more to import than all of tether
 if TYPE_CHECKING:
+    from ._executor import Executor
     from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
     from ._fork_join import join
     from ._guard import Guard, callback
@@ -70,6 +71,7 @@ __all__ = [
     "Completed",
     "DeadlockError",
     "Exclusive",
+    "Executor",
     "ExitValue",
     "ForkedError",
     "Guard",
@@ -117,6 +119,7 @@ __all__ = [
 # Behind these are typing, enum and dataclasses: imported by the first who asks, or by the first spawn.
 _LATER = {
     "Completed": "_exit",
+    "Executor": "_executor",
     "ExitValue": "_exit",
     "Guard": "_guard",
     "KillReason": "_exit",
