@@ -181,8 +181,9 @@ class PoolFuture(Future[R]):
         try:
             wait_for(subscribe, self.done, timeout)
         finally:
-            with self._condition, suppress(ValueError, IndexError):
-                self._done_callbacks.remove(bells[0])
+            with self._condition:
+                if self._state not in _ENDED and bells:  # else they are being called, one after the other
+                    self._done_callbacks.remove(bells[0])
 
 
 def run_cell(cell: Cell, mark: Callable[[], object]) -> bool:

@@ -58,6 +58,7 @@ class Worker:
         self.lock.acquire()
         self.begun = threading.Lock()
         self.begun.acquire()
+        self.task: _core.TaskRef | None = None
         self.entry: threading.Thread | None = None  # from its start on
         self.depth = 0
         self._mark = functools.partial(_behind.set, self)
@@ -122,7 +123,8 @@ class Pool:
         self.debts: deque[None] = deque()
         self.refusal: tuple[type[Exception], str] | None = None  # why submit takes no more
         self.alive: set[Worker] = set()
-        self._books = threading.RLock()  # alive, listeners
+        self._leaving: list[Worker] = []  # not alive any more, but their tasks may be
+        self._books = threading.RLock()  # these, and the listeners
         self._listeners: list[Callable[[], None]] = []
         self._names = itertools.count()
         self._owner: weakref.ref[object] | None = None
@@ -197,7 +199,7 @@ class Pool:
         try:
             _prepare()
             options = _core.options(name=f"{self.name}_{next(self._names)}", dedicated=True, context=Context())
-            options.spawn(self._work, worker).detach()
+            worker.task = options.spawn(self._work, worker).detach()
         except BaseException as error:
             self._ended(worker)
             if isinstance(error, ShutdownError):
@@ -293,6 +295,8 @@ class Pool:
     def _ended(self, worker: Worker) -> None:
         with self._books:
             self.alive.discard(worker)
+            self._leaving = [gone for gone in self._leaving if gone.task is not None and gone.task.is_alive()]
+            self._leaving.append(worker)
             listeners = [] if self.alive else self._listeners[:]
         for listener in listeners:
             listener()
@@ -335,6 +339,9 @@ class Pool:
             finally:
                 with self._books, suppress(ValueError):
                     self._listeners.remove(listener[0])
+        for worker in self._leaving:
+            while worker.task is not None and worker.task.is_alive():  # for the last few instructions
+                _core.sleep(1e-4)
 
     def forked(self) -> None:
         """In the child."""
