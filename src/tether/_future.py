@@ -21,6 +21,7 @@ from contextlib import nullcontext, suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._behind import behind
 from ._bell import wait_for
 
 if TYPE_CHECKING:
@@ -39,14 +40,13 @@ _ENDED = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 class _Waiters(list[Any]):
     """What concurrent.futures.wait and as_completed put into a future: there a worker may be about to block."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._pool = pool
         self._blocked: dict[int, Worker] = {}
 
     def append(self, waiter: Any) -> None:
         super().append(waiter)
-        worker = self._pool.worker_behind()
+        worker = behind.get()
         if worker is not None:
             self._blocked[id(waiter)] = worker
             worker.blocks()
@@ -85,7 +85,7 @@ class PoolFuture(Future[R]):
     @property
     def _waiters(self) -> _Waiters:  # type: ignore[override]
         mine = self.__dict__
-        return mine.get("_waiting") or mine.setdefault("_waiting", _Waiters(self._pool))  # type: ignore[no-any-return]
+        return mine.get("_waiting") or mine.setdefault("_waiting", _Waiters())  # type: ignore[no-any-return]
 
     @property
     def _done_callbacks(self) -> list[Callable[[Future[R]], object]]:
@@ -167,8 +167,7 @@ class PoolFuture(Future[R]):
         worker = self._pool.worker_here()
         if worker is not None and timeout is None and worker.may_nest() and worker.nest(self._cell):
             return
-        behind = self._pool.worker_behind()
-        with nullcontext() if behind is None else behind:
+        with behind.get() or nullcontext():
             self._block(timeout)
 
     def _block(self, timeout: float | None) -> None:

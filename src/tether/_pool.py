@@ -27,11 +27,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import suppress
-from contextvars import Context, ContextVar
+from contextvars import Context
 from types import TracebackType
 from typing import Any
 
 from . import _core
+from ._behind import behind
 from ._bell import wait_for
 from ._errors import Cancelled, ForkedError, KilledTask, ShutdownError
 from ._future import Cell, cancel_cell, run_cell
@@ -44,7 +45,6 @@ _HANDSHAKE = 1.0  # seconds that submit waits at most for a worker to begin
 
 _DEEP = 32  # calls on top of one another on one worker: some 200 Python frames of the 1,000 that are the default limit
 _here = threading.local()
-_behind: ContextVar[Worker | None] = ContextVar("tether worker", default=None)
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _numbers = itertools.count()
 
@@ -61,7 +61,7 @@ class Worker:
         self.task: _core.TaskRef | None = None
         self.entry: threading.Thread | None = None  # from its start on
         self.depth = 0
-        self._mark = functools.partial(_behind.set, self)
+        self._mark = functools.partial(behind.set, self)
         self._waits = 0  # of its call, and of tasks that this has made
         self._books = threading.RLock()
 
@@ -151,10 +151,6 @@ class Pool:
         """The worker of this pool on whose thread, and with whose thread-locals, the caller runs."""
         worker = getattr(_here, "worker", None)
         return worker if worker is not None and worker.pool is self else None
-
-    def worker_behind(self) -> Worker | None:
-        """The worker, of any pool, whose call the caller is, or was made by."""
-        return _behind.get()
 
     # ---- work
 
