@@ -16,9 +16,9 @@ from support import poll
 
 def needs(name: str) -> types.ModuleType:
     """Import a client of the test extra, or skip: it has no wheel for every build that we test."""
+    build = sys.implementation.cache_tag + sys.abiflags
     return pytest.importorskip(
-        name,
-        reason=f"{name} has no wheel for this build ({sys.implementation.cache_tag}, {sys.platform}), or is not installed",
+        name, reason=f"{name} is not installed: does it have a wheel for {build}?", exc_type=ImportError
     )
 
 

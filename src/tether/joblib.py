@@ -91,7 +91,7 @@ class TetherBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
             return  # the workers are the outer call's, and there its other calls go on
         executor, self._executor = self._executor, None
         if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+            executor.shutdown(cancel_futures=True)  # waits: what a call's end sets going must not reach the next one
         if ensure_ready:
             self._executor = Executor(self._jobs, "joblib")
 
