@@ -112,7 +112,7 @@ def test_joblib_failure():
 
     with pytest.raises(ZeroDivisionError):
         joblib.Parallel(n_jobs=2, backend="tether")(joblib.delayed(divmod)(1, i - 5) for i in range(50))
-    # Not with the same Parallel: joblib 1.6 may keep batches of a failed call and do them in the next one, on any backend.
+    # Not with the same Parallel: joblib 1.6 may do batches of a failed call in the next one, on any backend.
     assert joblib.Parallel(n_jobs=2, backend="tether")(joblib.delayed(abs)(-i) for i in range(5)) == list(range(5))
     poll(lambda: tether.tasks() == [], "the workers to end")
 

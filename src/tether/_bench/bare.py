@@ -1,31 +1,37 @@
-"""Two bare Python processes, each hashing half of the files: how fast two cores can be at most."""
+"""Two bare Python processes, each doing half of the work: how fast two cores can be at most."""
 
 import subprocess
 import sys
 from types import TracebackType
 from typing import IO, Self
 
-from . import stdlib
-
 
 class BarePair:
-    """A context manager; both processes are started, and have found their files, before `run` can be called."""
+    """A context manager; both processes are started, and have prepared their work, before `run` can be called.
+
+    `script` says ``ready``, and then answers every line of its input with a line when its half is done. Its arguments
+    are 0 or 1, which says which half, and `arguments`.
+    """
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        self._script = script
+        self._arguments = [str(argument) for argument in arguments]
 
     def __enter__(self) -> Self:
         self._workers: list[subprocess.Popen[str]] = []
         try:
             for which in (0, 1):
-                self._workers.append(_start(which))
+                self._workers.append(_start(self._script, str(which), *self._arguments))
             for worker in self._workers:
                 if _answer(worker) != "ready":
-                    raise RuntimeError("a bare process of the hashing row did not start")
+                    raise RuntimeError(f"a bare process of {self._script} did not start")
         except BaseException:
             self._stop()
             raise
         return self
 
     def run(self) -> list[str]:
-        """Says go to both and waits for both; returns one summary digest for each half."""
+        """Says go to both and waits for both; returns what each of them answered."""
         for worker in self._workers:
             stdin = _pipe(worker.stdin)
             stdin.write("go\n")
@@ -43,16 +49,16 @@ class BarePair:
             worker.communicate()
 
 
-def _start(which: int) -> subprocess.Popen[str]:
+def _start(script: str, *arguments: str) -> subprocess.Popen[str]:
     # -P: the folder of the script stays off sys.path, its modules have the names of others
-    command = [sys.executable, "-P", stdlib.__file__, str(which)]
+    command = [sys.executable, "-P", script, *arguments]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def _answer(worker: subprocess.Popen[str]) -> str:
     line = _pipe(worker.stdout).readline()
     if not line:
-        raise RuntimeError(f"a bare process of the hashing row ended with exit code {worker.wait()}")
+        raise RuntimeError(f"a bare process ended with exit code {worker.wait()}")
     return line.rstrip("\n")
 
 
