@@ -25,6 +25,14 @@ USES = """
         return path.encode()[:limit]
 
 
+    def pair(a: int, b: str) -> tuple[int, str]:
+        return a, b
+
+
+    def index(i: int) -> None:
+        pass
+
+
     guard = tether.spawn(load, "x", limit=3)
     assert_type(guard, JoinGuard[bytes])
     assert_type(guard.join(), bytes)
@@ -48,6 +56,18 @@ USES = """
     named.spawn(load, 5)  # type: ignore[arg-type]
     tether.options(at_exit="never")  # type: ignore[arg-type]
     tether.options(nam="n")  # type: ignore[call-arg]
+
+    assert_type(list(tether.par_map(load, ["a", "b"], workers=2)), list[bytes])
+    assert_type(next(tether.par_map(pair, [1], ["x"])), tuple[int, str])
+    tether.par_map(load, [1])  # type: ignore[arg-type]
+    tether.par_map(load, ["x"], isolation="process")  # type: ignore[call-overload]
+    tether.par_for(10, index)
+    tether.par_for(10, load)  # type: ignore[call-overload]
+    assert_type(tether.par_reduce(len, max, ["a"], 0), int)
+    assert_type(tether.join(lambda: 1, lambda: "x"), tuple[int, str])
+    with tether.Executor(2) as pool:
+        assert_type(pool.submit(load, "x", limit=3).result(), bytes)
+        assert_type(list(pool.map(load, ["x"], buffersize=2)), list[bytes])
 
     with tether.spawn(load, "x") as entered:
         assert_type(entered, JoinGuard[bytes])

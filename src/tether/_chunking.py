@@ -43,6 +43,8 @@ def key_of(fn: Callable[..., Any]) -> Hashable:
 
     Two functions may have the same key, one after the other: a wrong cost does little harm.
     """
+    if type(fn) is types.FunctionType:
+        return id(fn.__code__)
     while isinstance(fn, (functools.partial, types.MethodType)):
         fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
     if isinstance(fn, types.FunctionType):

@@ -44,6 +44,7 @@ __all__ = ["NOTHING", "Collected", "Drained", "Flight", "Folded", "Source", "Wor
 
 _LONG = 10 * TARGET  # seconds after which a batch is divided
 _WHOLE = 4  # a batch of no more items is not looked after while it runs
+_SOME = 128  # one of no more is looked after once
 _SLICE = 0.05  # seconds between looks for batches that somebody has cancelled: these do not announce themselves
 _ENDS = (Cancelled, KilledTask, KeyboardInterrupt, GeneratorExit)  # not of an item's making
 NOTHING: Any = object()
@@ -159,8 +160,14 @@ class _Direct:
 class Work:
     """What the tasks of one call share: fields that one thread writes, or that change by single atomic operations."""
 
-    __slots__ = ("_apply", "_fn", "_make", "_what", "bell", "divides", "done", "flying", "limit", "ordered",
-                 "partial", "permits", "ready", "spawn")  # fmt: skip
+    divides = False
+    ordered = True
+    limit = float("inf")  # batches that begin behind this item are not wanted any more
+    spawn: Callable[..., Any] = _Direct
+    permits: deque[None] | None = None
+    done: deque[Batch] | None = None  # in the order in which they ended, where that is asked for
+    bell: _core.Scope | None = None  # in whose block the consumer sleeps
+    ready: deque[Batch]  # made with the permits
 
     def __init__(
         self, what: str, fn: Callable[..., Any], apply: Callable[..., Iterator[Any]], make: Callable[[], Any]
@@ -169,16 +176,8 @@ class Work:
         self._fn = fn
         self._apply = apply
         self._make = make
-        self.spawn: Callable[..., Any] = _Direct
-        self.divides = False
-        self.ordered = True
-        self.limit = float("inf")  # batches that begin behind this item are not wanted any more
         self.flying: deque[Batch] = deque()
         self.partial: dict[int, Any] = {}  # of failed batches, by their first index
-        self.permits: deque[None] | None = None
-        self.ready: deque[Batch] = deque()
-        self.done: deque[Batch] | None = None  # in the order in which they ended, where that is asked for
-        self.bell: _core.Scope | None = None  # in whose block the consumer sleeps
 
     def name(self) -> str:
         """Of the tasks."""
@@ -268,7 +267,7 @@ class Work:
                         return []
                     if self.divides and done < length and perf_counter() - begin > _LONG:
                         return list(feed)
-                    step = length // (4 if length > 1024 else 2)
+                    step = length if length <= _SOME else length // 4
             if made.value.__class__ is list and len(made.value) != length:
                 raise RuntimeError(f"{self.name()}: the function raised StopIteration")
         except BaseException as error:
@@ -345,12 +344,14 @@ class Flight:
         if workers == 1:
             self._pace.one_by_one()
             return
-        scope = _core.scope(work.name(), on_error="wait")  # a failure is the consumer's, not that of what else it does
+        name = work.name()
+        scope = _core.scope(name, on_error="wait")  # a failure is the consumer's, not that of what else it does
         scope.__enter__()
         self._scope = scope
-        work.spawn = scope.options(name=work.name()).spawn
+        work.spawn = scope.options(name=name).spawn
         work.divides = workers is None and not self._pace.fixed
         if workers is not None:
+            work.ready = deque()
             work.permits = deque([None] * workers)
         if not ordered:
             work.ordered = False
@@ -441,7 +442,8 @@ class Flight:
         try:
             if scope is not None:
                 if work.flying:
-                    work.ready.clear()
+                    if work.permits is not None:
+                        work.ready.clear()
                     work.flying.clear()
                     scope.cancel()
                 scope.__exit__(None, None, None)

@@ -191,8 +191,9 @@ def par_map(
         raise TypeError(f"par_map() needs a callable, not {type(fn).__name__}")
     if not iterables:
         raise TypeError("par_map() needs at least one iterable")
-    check_count("workers", workers)
-    check_count("chunksize", chunksize)
+    if workers is not None or chunksize is not None:
+        check_count("workers", workers)
+        check_count("chunksize", chunksize)
     if isolation is not None:
         _refuse(isolation)
     if len(iterables) == 1:
