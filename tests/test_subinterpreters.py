@@ -389,3 +389,35 @@ assert bystander.join() == "free"
 '''
     )
     run_python(code, check=True)
+
+
+PARALLEL = """
+    import operator
+    import tether
+
+    for _ in range(3):
+        assert list(tether.par_map(abs, range(-2000, 0))) == list(range(2000, 0, -1))
+        assert sorted(tether.par_map(abs, range(50), ordered=False)) == list(range(50))
+        assert tether.par_reduce(int, operator.add, range(1000), 0) == 499500
+        assert tether.join(lambda: 1, lambda: 2) == (1, 2)
+    seen = []
+    tether.par_for(100, seen.append)
+    assert sorted(seen) == list(range(100))
+
+    with tether.Executor(1) as pool:
+
+        def down(n):
+            return n and 1 + pool.submit(down, n - 1).result()
+
+        assert pool.submit(down, 100).result() == 100
+        assert list(pool.map(abs, range(-5, 5))) == [5, 4, 3, 2, 1, 0, 1, 2, 3, 4]
+    kept = tether.Executor(2)
+    assert kept.submit(int, "3").result() == 3  # its workers sleep when the interpreter ends
+    half = tether.par_map(abs, range(100), chunksize=1)
+    assert next(half) == 0
+"""
+
+
+def test_parallel_work_in_interpreters_at_once(run_python):
+    # G20
+    run_python(DRIVER + f"PARALLEL = {PARALLEL!r}\nat_once([PARALLEL] * 4)\nat_once([PARALLEL] * 4)\n", check=True)

@@ -62,7 +62,7 @@ USES = """
     tether.par_map(load, [1])  # type: ignore[arg-type]
     tether.par_map(load, ["x"], isolation="process")  # type: ignore[call-overload]
     tether.par_for(10, index)
-    tether.par_for(10, load)  # type: ignore[call-overload]
+    tether.par_for(10, load)  # type: ignore[arg-type]
     assert_type(tether.par_reduce(len, max, ["a"], 0), int)
     assert_type(tether.join(lambda: 1, lambda: "x"), tuple[int, str])
     with tether.Executor(2) as pool:

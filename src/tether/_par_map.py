@@ -141,8 +141,12 @@ def par_map(
 @overload
 def par_map(
     fn: Callable[..., R],
+    first: Iterable[Any],
+    second: Iterable[Any],
+    third: Iterable[Any],
+    fourth: Iterable[Any],
     /,
-    *iterables: Iterable[Any],
+    *more: Iterable[Any],
     workers: int | None = None,
     chunksize: int | None = None,
     ordered: bool = True,

