@@ -2,8 +2,9 @@
 
 Layout: this package is thin. ``_core`` is the native part (cext/binding over cext/runtime): spawn, guards,
 scopes. ``_errors``, ``_exit``, ``_settle``, ``_crew`` are what it needs from Python; ``_restart`` and
-``_supervisor`` (with ``_copies``) decide about second attempts; ``_scoped``, ``_tree``, ``_statistics`` are
-written on top of it. ``_bench`` and ``__main__`` are the command line.
+``_supervisor`` (with ``_copies``) decide about second attempts; ``_par_map``, ``_par_for`` and ``_par_reduce`` go over
+``_flight`` (with ``_chunking``), ``_executor`` over ``_pool`` and ``_future``; ``_scoped``, ``_tree``,
+``_statistics`` are written on top of it. ``_bench`` and ``__main__`` are the command line.
 
 >>> import tether
 >>> with tether.scope() as s:

@@ -181,8 +181,9 @@ class PoolFuture(Future[R]):
             wait_for(subscribe, self.done, timeout)
         finally:
             with self._condition:
-                if self._state not in _ENDED and bells:  # else they are being called, one after the other
-                    self._done_callbacks.remove(bells[0])
+                if self._state not in _ENDED:  # else they are being called, one after the other
+                    with suppress(ValueError, IndexError):  # an interrupt may have come before it was there
+                        self._done_callbacks.remove(bells[0])
 
 
 def run_cell(cell: Cell, mark: Callable[[], object]) -> bool:

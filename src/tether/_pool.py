@@ -333,7 +333,7 @@ class Pool:
             try:
                 wait_for(subscribe, lambda: not self.alive)
             finally:
-                with self._books, suppress(ValueError):
+                with self._books, suppress(ValueError, IndexError):  # an interrupt may have come before it was there
                     self._listeners.remove(listener[0])
         for worker in self._leaving:
             while worker.task is not None and worker.task.is_alive():  # for the last few instructions
