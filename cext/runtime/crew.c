@@ -1,6 +1,7 @@
 #include "crew.h"
 
 #include "lane.h"
+#include "loop.h"
 #include "spin.h"
 #include "task.h"
 #include "thread.h"
@@ -61,6 +62,9 @@ static void gate(tether_runtime_t *rt, uint32_t handoff)
         tether_pause();
     }
 }
+
+/* What an idle thread finds to do by itself. */
+typedef enum { SEES_NOTHING, SEES_TASK, SEES_LOOP } sight_t;
 
 /* May this thread look for work in the lanes now, without having been asked to? */
 static bool work_in_sight(tether_runtime_t *rt)
@@ -148,12 +152,26 @@ static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assig
 /* Is an idle thread to leave rather than to linger? */
 static bool must_leave(tether_runtime_t *rt) { return load_relaxed(&rt->stopping) || atomic_load(&rt->resting) != 0; }
 
+static sight_t in_sight(tether_runtime_t *rt)
+{
+    return work_in_sight(rt) ? SEES_TASK : tether_loop_wanted(rt) && !must_leave(rt) ? SEES_LOOP : SEES_NOTHING;
+}
+
+static void arrived(tether_runtime_t *rt, tether_thread_t *me)
+{
+    if (me->called)
+        sub_relaxed(&rt->loops.called, 1);
+    me->called = false;
+}
+
 /* Sleeps until there is work. returns false when it is time to go; *assigned is a task given to us, or NULL: look around. */
 static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assigned)
 {
     tether_crew_t *crew = &rt->crew;
     *assigned = NULL;
-    bool spins = rt->cores > 1 && atomic_fetch_add(&crew->spinning, 1) < rt->cores / 2;
+    /* Who has just helped with a loop may soon be wanted for another one, with all the others. */
+    uint32_t spinners = me->helps ? rt->cores - 1 : rt->cores / 2;
+    bool spins = rt->cores > 1 && atomic_fetch_add(&crew->spinning, 1) < spinners;
     if (rt->cores > 1 && !spins)
         atomic_fetch_sub(&crew->spinning, 1);
     tether_lock(&crew->lock);
@@ -163,13 +181,13 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
 
     uint64_t now = tether_now();
     uint64_t leave = now + LINGER;
-    bool found = false;
+    sight_t found = SEES_NOTHING;
     if (spins) {
         bool chosen = false;
         for (uint64_t until = now + IDLE_SPIN; now < until && !found && !chosen; now = tether_now()) {
             for (int i = 0; i < 16 && !found && !chosen; i++) {
                 chosen = !load_relaxed(&me->idle) || must_leave(rt);
-                found = work_in_sight(rt);
+                found = in_sight(rt);
                 tether_pause();
             }
             if (until - now < IDLE_SPIN - TETHER_SPIN_ALONE)
@@ -181,9 +199,11 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
         atomic_fetch_sub(&crew->spinning, 1);
     }
     /* A nudge that relied on our spinning, or came before we stood in the list, was for a task that this look sees: it
-     * takes the lanes' locks (protocol.md, "Sleeping"). */
-    if (!found)
-        found = tether_lane_queued(rt, true) != 0 && (!rt->host.serial || atomic_load(&rt->waiters) != 0);
+     * takes the lanes' locks (protocol.md, "Sleeping"). The same for a loop (loop.md). */
+    if (found != SEES_TASK && tether_lane_queued(rt, true) != 0 && (!rt->host.serial || atomic_load(&rt->waiters) != 0))
+        found = SEES_TASK;
+    if (found == SEES_NOTHING)
+        found = in_sight(rt);
 
     tether_status_t status = TETHER_OK;
     for (;;) {
@@ -201,7 +221,9 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
         }
         if (found) {
             idle_remove(crew, me);
-            add_relaxed(&crew->beginning, 1);
+            me->helps = found == SEES_LOOP;
+            if (!me->helps)
+                add_relaxed(&crew->beginning, 1);
             me->handoff = load_relaxed(&rt->releases) - 1; /* no hand-over to wait for */
             tether_unlock(&crew->lock);
             return true;
@@ -210,7 +232,7 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
         if (rt->host.sleeps != NULL)
             rt->host.sleeps(me);
         status = tether_park(&me->parker, leave);
-        found = status == TETHER_OK && work_in_sight(rt);
+        found = status == TETHER_OK ? in_sight(rt) : SEES_NOTHING;
     }
 }
 
@@ -235,9 +257,14 @@ static void *thread_main(void *arg)
     me->assigned = NULL;
     tether_unlock(&rt->crew.lock);
     add_relaxed(&rt->crew.start_cost, tether_cpu_of_thread());
-    do
-        work(rt, me, assigned);
-    while (me->asked_stack == 0 && idle(rt, me, &assigned)); /* a thread with a stack of its own serves one task */
+    do {
+        if (me->helps) {
+            arrived(rt, me);
+            tether_loop_help(me);
+        } else {
+            work(rt, me, assigned);
+        }
+    } while (me->asked_stack == 0 && idle(rt, me, &assigned)); /* a thread with a stack of its own serves one task */
     turned(me); /* a thread with a stack of its own never came to the idle list */
     if (me->asked_stack == 0)
         add_relaxed(&rt->crew.idle, 1); /* still not busy */
@@ -257,7 +284,20 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t stack_size)
+/* One more thread is alive. Tasks keep the runtime from stopping; a loop does not, so here one of two is seen by the other:
+ * this by tether_crew_stop, or that by us. */
+static bool come_alive(tether_runtime_t *rt, bool helps)
+{
+    tether_lock(&rt->crew.lock);
+    bool may = !(helps && load_relaxed(&rt->stopping));
+    if (may)
+        add_relaxed(&rt->crew.alive, 1);
+    tether_unlock(&rt->crew.lock);
+    return may;
+}
+
+/* task NULL: it is to look into the lanes, or, if it helps, for loops. */
+static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t stack_size, bool helps)
 {
     uint32_t most = load_relaxed(&rt->max_threads);
     if (task == NULL && most != 0 && load_relaxed(&rt->crew.alive) >= most)
@@ -269,12 +309,17 @@ static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t s
     t->asked_stack = stack_size;
     t->assigned = task;
     t->handoff = load_relaxed(&rt->releases);
-    add_relaxed(&rt->crew.alive, 1);
-    add_relaxed(&rt->crew.beginning, 1);
+    t->helps = t->called = helps;
+    _Atomic uint32_t *coming = helps ? &rt->loops.called : &rt->crew.beginning;
+    if (!come_alive(rt, helps)) {
+        atomic_store_explicit(&t->exited, true, memory_order_release);
+        return TETHER_SHUTDOWN;
+    }
+    add_relaxed(coming, 1);
     pthread_t handle; /* the thread notes its own: it may be over before we could */
     tether_status_t status = tether_native_start(&handle, thread_main, t, stack_size);
     if (status != TETHER_OK) {
-        sub_relaxed(&rt->crew.beginning, 1);
+        sub_relaxed(coming, 1);
         sub_relaxed(&rt->crew.alive, 1);
         t->assigned = NULL;
         atomic_store_explicit(&t->exited, true, memory_order_release); /* the record serves another */
@@ -282,19 +327,22 @@ static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t s
     return status;
 }
 
-/* Takes an idle thread out of the list for `task` (NULL: look into the lanes) and wakes it. */
-static bool wake_one(tether_runtime_t *rt, tether_task_t *task)
+/* Takes an idle thread out of the list for `task` (NULL: look into the lanes, or help) and wakes it. */
+static bool wake_one(tether_runtime_t *rt, tether_task_t *task, bool helps)
 {
     tether_crew_t *crew = &rt->crew;
     if (load_relaxed(&crew->idle) == 0)
         return false;
     tether_lock(&crew->lock);
     tether_thread_t *t = crew->idle_first;
+    while (helps && t != NULL && t->spins)
+        t = t->idle_next; /* it sees the loop by itself */
     if (t != NULL) {
         idle_remove(crew, t);
         t->assigned = task;
         t->handoff = load_relaxed(&rt->releases);
-        add_relaxed(&crew->beginning, 1);
+        t->helps = t->called = helps;
+        add_relaxed(helps ? &rt->loops.called : &crew->beginning, 1);
     }
     tether_unlock(&crew->lock);
     if (t == NULL)
@@ -309,13 +357,13 @@ tether_status_t tether_crew_give(tether_runtime_t *rt, tether_task_t *task, size
     /* Whoever spawns again the moment a join returns finds the thread still on its way to the idle list: that is a fraction
      * of a microsecond, a new thread is fifty. */
     for (int i = 0; stack_size == 0; i++) {
-        if (wake_one(rt, task))
+        if (wake_one(rt, task, false))
             return TETHER_OK;
         if (load_relaxed(&rt->crew.turning) == 0 || i == 200)
             break;
         tether_pause();
     }
-    tether_status_t status = start(rt, task, stack_size);
+    tether_status_t status = start(rt, task, stack_size, false);
     if (status != TETHER_OK)
         sub_relaxed(&task->node.refs, 1); /* never the last: the caller has two */
     return status;
@@ -324,12 +372,20 @@ tether_status_t tether_crew_give(tether_runtime_t *rt, tether_task_t *task, size
 void tether_crew_nudge(tether_runtime_t *rt)
 {
     if (load_relaxed(&rt->crew.beginning) == 0 && atomic_load(&rt->crew.spinning) == 0)
-        wake_one(rt, NULL);
+        wake_one(rt, NULL, false);
 }
 
 tether_status_t tether_crew_grow(tether_runtime_t *rt)
 {
-    return wake_one(rt, NULL) ? TETHER_OK : start(rt, NULL, 0);
+    return wake_one(rt, NULL, false) ? TETHER_OK : start(rt, NULL, 0, false);
+}
+
+void tether_crew_call(tether_runtime_t *rt, unsigned wanted, unsigned most)
+{
+    uint32_t coming = load_relaxed(&rt->loops.called) + atomic_load(&rt->crew.spinning);
+    for (; coming < wanted && load_relaxed(&rt->loops.helping) + load_relaxed(&rt->loops.called) < most; coming++)
+        if (!wake_one(rt, NULL, true) && start(rt, NULL, 0, true) != TETHER_OK)
+            return;
 }
 
 static bool somebody_alive(void *rt) { return load_acquire(&((tether_runtime_t *)rt)->crew.alive) != 0; }
@@ -362,6 +418,7 @@ void tether_crew_join_gone(tether_runtime_t *rt)
 void tether_crew_stop(tether_runtime_t *rt)
 {
     tether_thread_t *me = tether_thread(rt);
+    tether_crew_send_away(rt); /* at least once: its lock is where a thread that is started for a loop meets us (come_alive) */
     while (somebody_alive(rt)) {
         tether_crew_send_away(rt);
         tether_lot_wait(&rt->crew, &me->parker, somebody_alive, rt, tether_now() + 1000000);

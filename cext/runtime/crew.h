@@ -3,7 +3,9 @@
  *
  * Work reaches a crew thread in two ways: a dedicated task is assigned to it, and everything else it takes from the lanes.
  * On builds with a GIL it takes the GIL first and the task afterwards, so that whoever holds the GIL can still run the
- * task in place meanwhile. */
+ * task in place meanwhile.
+ *
+ * A thread that has nothing to do also helps with loops (loop.h), without attaching. */
 #ifndef TETHER_CREW_H
 #define TETHER_CREW_H
 
@@ -17,6 +19,10 @@ void tether_crew_nudge(tether_runtime_t *rt);
 
 /* The same, and starts a thread where none is idle; ignores those on their way. returns OK or NO_THREAD, NO_MEMORY. */
 tether_status_t tether_crew_grow(tether_runtime_t *rt);
+
+/* Sees to it that up to `wanted` threads come to help with loops, as long as no more than `most` help in all: those that spin
+ * see the loop by themselves, others are woken or started. What cannot be had is done without. */
+void tether_crew_call(tether_runtime_t *rt, unsigned wanted, unsigned most);
 
 /* On crew threads: attach and detach through the host, once. attach cannot fail once it has succeeded. */
 bool tether_crew_attach(tether_thread_t *me);

@@ -2,6 +2,7 @@
 
 #include "crew.h"
 #include "lane.h"
+#include "loop.h"
 #include "thread.h"
 #include "ticker.h"
 
@@ -87,9 +88,11 @@ void tether_runtime_stop(tether_runtime_t *rt)
 static const uint64_t REST_SLICE = 1000000;     /* 1 ms */
 static const uint64_t REST_GIVE_UP = 1000000000; /* 1 s in which nobody has ended */
 
-/* Is a task alive that does not run on this stack? Then the process needs threads, or soon will. */
+/* Is a task alive that does not run on this stack, or is there a loop? Then the process needs threads, or soon will. */
 static bool needed(tether_runtime_t *rt, const tether_thread_t *me)
 {
+    if (tether_loop_open(rt))
+        return true;
     uint64_t own = 0;
     for (const tether_task_t *t = load_relaxed(&me->top); t; t = t->below)
         own++;
@@ -141,8 +144,8 @@ void tether_after_fork(void)
 
 void tether_runtime_free(tether_runtime_t *rt)
 {
-    if (tether_runtime_foreign(rt) || atomic_load(&rt->resting) != 0)
-        return; /* the parent's; or a daemon thread is about to fork while the interpreter goes: it stays */
+    if (tether_runtime_foreign(rt) || atomic_load(&rt->resting) != 0 || tether_loop_open(rt))
+        return; /* the parent's; or a daemon thread forks, or has a loop, while the interpreter goes: it stays */
     tether_thread_forget_all(rt);
     tether_free(rt);
 }

@@ -13,6 +13,7 @@
     X(CYCLE, "the guard would come to own itself")                                                  \
     X(DEADLOCK, "this wait can never end")                                                          \
     X(CONFLICT, "it is lent, or waited for by an earlier borrow")                                 \
+    X(FAILED, "the body of a loop answered other than 0")                                           \
     X(NO_MEMORY, "out of memory")                                                                   \
     X(NO_THREAD, "the system gives no more threads")                                                \
     X(SHUTDOWN, "the interpreter is going away")

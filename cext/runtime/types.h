@@ -10,6 +10,8 @@
  *   lane      a run queue with its own lock
  *   thread    the record of one native thread in one runtime
  *   crew      the native threads that the runtime made; idle ones are kept for a while
+ *   loop      a C function called for every part of a range, by its caller and by crew threads that help
+ *   seat      where a loop stands while it takes helpers
  *   ticker    the thread that sees to it that queued tasks start (progress guarantee)
  *   loose     of a task: nobody will join it; whoever comes second, the end or the letting go, releases it
  */
@@ -27,6 +29,7 @@ typedef struct tether_scope tether_scope_t;
 typedef struct tether_lane tether_lane_t;
 typedef struct tether_loan tether_loan_t;
 typedef struct tether_claim tether_claim_t;
+typedef struct tether_loop tether_loop_t;
 
 /* ---- nodes ---------------------------------------------------------------------------------------------------- */
 
@@ -203,6 +206,8 @@ struct tether_thread {
     uint32_t handoff;                   /* rt->releases when work was last handed over */
     _Atomic bool idle; /* in the idle list; read by its thread without the lock */
     bool spins;
+    bool helps;                         /* its work is, or was last, to help with loops; written by its thread when not idle */
+    bool called;                        /* counted in loops.called */
     pthread_t handle;
     size_t asked_stack;
 };
@@ -262,6 +267,22 @@ typedef struct {
     _Atomic bool stop;
 } tether_ticker_t;
 
+enum { TETHER_SEATS = 16 };
+
+typedef struct {
+    _Atomic uint32_t word;           /* loop.md */
+    tether_loop_t *loop;             /* read by those who are inside */
+    char pad[64 - sizeof(uint64_t) - sizeof(void *)]; /* seats do not share cache lines */
+} tether_seat_t;
+
+typedef struct {
+    _Atomic uint32_t taken;          /* seats in use, a bit each */
+    _Atomic uint32_t wanted;         /* seats whose loop takes helpers, likewise */
+    _Atomic uint32_t called;         /* threads woken or started to help, that have not come yet */
+    _Atomic uint32_t helping;        /* threads that help */
+    tether_seat_t seats[TETHER_SEATS];
+} tether_loops_t;
+
 struct tether_runtime {
     tether_host_t host;
     void *host_data;
@@ -289,6 +310,7 @@ struct tether_runtime {
     tether_thread_t *threads;
     tether_crew_t crew;
     tether_ticker_t ticker;
+    tether_loops_t loops;
     tether_lane_t lanes[TETHER_LANES_MAX];
 };
 

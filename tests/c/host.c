@@ -115,6 +115,8 @@ void host_finish(host_t *host)
     EXPECT(load_relaxed(&rt->crew.spinning) == 0);
     EXPECT(load_relaxed(&rt->crew.turning) == 0);
     EXPECT(load_relaxed(&rt->waiters) == 0);
+    EXPECT(load_relaxed(&rt->loops.taken) == 0 && load_relaxed(&rt->loops.wanted) == 0);
+    EXPECT(load_relaxed(&rt->loops.called) == 0 && load_relaxed(&rt->loops.helping) == 0);
     EXPECT(load_relaxed(&rt->scopes_open) == 0);
     EXPECT(tether_lane_queued(rt, true) == 0 && tether_lane_running(rt) == 0 && tether_lane_waiting(rt) == 0);
     EXPECT(tether_lane_armed(rt) == 0);
@@ -333,6 +335,17 @@ void host_sem_wait(host_t *host, sem_t *sem)
     while (sem_wait(sem) != 0)
         EXPECT(errno == EINTR);
     host_attach(host);
+}
+
+tether_status_t host_loop(host_t *host, tether_loop_t *loop)
+{
+    tether_thread_t *thread = host_thread(host);
+    host_detach(host);
+    tether_wait_enter(thread);
+    tether_status_t status = tether_loop_run(thread, loop);
+    tether_wait_leave(thread);
+    host_attach(host);
+    return status;
 }
 
 long host_leave(host_t *host, tether_scope_t *scope)

@@ -7,6 +7,7 @@
 
 #include "crew.h"
 #include "lane.h"
+#include "loop.h"
 #include "owner.h"
 #include "runtime.h"
 #include "scope.h"
@@ -105,6 +106,9 @@ bool host_sleep(host_t *host, uint64_t deadline);
 
 /* Blocks in foreign code: lets the host go, but the runtime does not know. */
 void host_sem_wait(host_t *host, sem_t *sem);
+
+/* Runs a loop as the binding does: attached before and afterwards, detached meanwhile. */
+tether_status_t host_loop(host_t *host, tether_loop_t *loop);
 
 /* Leaves the scope's block: runs or awaits the children; returns how many failures nobody had collected. */
 long host_leave(host_t *host, tether_scope_t *scope);
