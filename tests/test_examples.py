@@ -15,10 +15,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
+def public():
+    """Find the public objects, by the name that a reader would write."""
+    for module in (tether, tether.native):
+        for name in module.__all__:
+            yield f"{module.__name__}.{name}".removeprefix("tether."), getattr(module, name)
+
+
 def docstrings():
     """Find the docstring of each public object and of its public members."""
-    for name in tether.__all__:
-        value = getattr(tether, name)
+    for name, value in public():
         if not (inspect.isclass(value) or inspect.isroutine(value)):
             continue
         yield name, value.__doc__
@@ -28,6 +34,7 @@ def docstrings():
                 text = getattr(text, "__func__", text).__doc__ if not member.startswith("__") else None
                 yield f"{name}.{member}", text
     yield "tether", tether.__doc__
+    yield "native", tether.native.__doc__
 
 
 DOCSTRINGS = {name: text for name, text in docstrings() if isinstance(text, str) and ">>>" in text}

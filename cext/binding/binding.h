@@ -18,6 +18,7 @@
  *   pyregion.c Region
  *   pyowned.c  Owned
  *   pyheld.c   the base of guards written in Python
+ *   native.h   parts of tether.native and the C API
  *   restart.c  running a task again after a failure
  *   fork.c     what a forked child does with what its parent left
  *
@@ -66,7 +67,7 @@ typedef struct {
     _Atomic uint32_t crew_at_work;          /* sub-interpreters: crew threads inside, except for those about to leave */
     _Atomic uint32_t crew_inside;           /* sub-interpreters: crew thread states that exist */
     PyTypeObject *guard_type, *ref_type, *scope_type, *options_type, *region_type, *owned_type, *shared_type, *exclusive_type,
-        *held_type;
+        *held_type, *function_type;
 #define X(name) PyObject *name;
     STATE_OBJECTS(X)
 #undef X
@@ -413,6 +414,10 @@ typedef struct {
 PyObject *borrow_one(const lending_t *from, size_t start, size_t stop, PyObject *timeout);
 PyObject *borrow_many(const lending_t *from, const size_t *bounds, size_t n);
 
+/* For the time of a call: an exclusive borrow lent further; its, or another's, end, whatever views of it exist. */
+PyObject *borrow_lend(borrow_t *borrow);
+void borrow_end(borrow_t *borrow);
+
 /* What stands in the way of a borrow; filled under the book's lock. */
 typedef struct {
     bool found, exclusive, viewed, waiting, runtime;
@@ -440,6 +445,7 @@ bool scope_note_escape(tether_scope_t *scope, PyObject *borrow); /* false: nobod
 PyObject *source_text(state_t *st, PyObject *source); /* "region 'x'", "the owned list" */
 bool source_is_foreign(state_t *st, PyObject *source); /* a parent process's */
 extern PyType_Spec region_spec, owned_spec, shared_spec, exclusive_spec;
+PyObject *region_borrow(region_t *r, bool exclusive); /* all of it, at once or BorrowError */
 size_t *region_bounds(region_t *r, size_t start, size_t stop, PyObject *args, PyObject *kwargs, size_t *count);
 PyObject *owned_text(owned_t *o);
 PyObject *owned_value(owned_t *o);                       /* a reference, or MovedError */

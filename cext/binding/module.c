@@ -1,6 +1,6 @@
 /* The module tether._core. Multi-phase, all state in the module, nothing static that holds Python objects: it loads in
  * sub-interpreters with a GIL of their own, and leaves the GIL of free-threaded builds off. */
-#include "binding.h"
+#include "native.h"
 
 #include <stdlib.h>
 
@@ -252,6 +252,17 @@ static PyObject *core_run_of(PyObject *module, PyObject *ref)
     return run ? run : Py_NewRef(Py_None);
 }
 
+/* ---- for native.py ------------------------------------------------------------------------------------------------------ */
+
+static PyObject *core_parallel_for(PyObject *module, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    return loop_parallel_for(st_of(module), args, nargs, kwnames);
+}
+
+static PyObject *core_fill(PyObject *module, PyObject *args) { return kernel_fill(st_of(module), args); }
+static PyObject *core_copy(PyObject *module, PyObject *args) { return kernel_copy(st_of(module), args); }
+static PyObject *core_reduce(PyObject *module, PyObject *args) { return kernel_reduce(st_of(module), args); }
+
 static PyObject *core_fail_nth(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -327,6 +338,44 @@ static PyMethodDef methods[] = {
     {"_collecting", core_collecting, METH_NOARGS, "Is the calling thread inside the cyclic collector?"},
     {"_locked", (PyCFunction)(void (*)(void))core_locked, METH_FASTCALL, "fn(*args), under the lock."},
     {"_run_of", core_run_of, METH_O, "The run of a restartable task that has not ended, or None."},
+    {"parallel_for", (PyCFunction)(void (*)(void))core_parallel_for, METH_FASTCALL | METH_KEYWORDS,
+     "parallel_for($module, func, region_or_n, user_data=None, grain=None, *, schedule='guided', threads=None, signature=None)"
+     "\n--\n\n"
+     "Calls a C function for every part of a range or of memory, on all cores, with the GIL let go.\n\n"
+     "The function is, over the numbers from 0 to n, or of a range with step 1,\n\n"
+     "    int f(intptr_t begin, intptr_t end, void *user_data)\n\n"
+     "and over the bytes of a region, or of a borrow of one,\n\n"
+     "    int f(void *data, size_t bytes, size_t offset, void *user_data)\n\n"
+     "where offset counts from the region's start. It may be declared void, or with const void *data if it only reads. Each\n"
+     "part is given to one call; the calls run on this thread and on helpers, at the same time. Any answer but 0 is a\n"
+     "failure: no further part is begun, and when all calls have returned it is raised.\n\n"
+     "A Region is borrowed for the call, exclusively unless the function only reads (G13); an Exclusive is lent further. The\n"
+     "function, what it came from, user_data and memory live until all calls have returned (G11). Ctrl-C and cancellation are\n"
+     "noticed between parts (G12), and raised when all calls have returned.\n\n"
+     "Parameters:\n"
+     "  func: a PyCapsule named by its function's signature (Cython's __pyx_capi__ has them), a scipy.LowLevelCallable, a\n"
+     "    function pointer of ctypes (with argtypes) or cffi, a numba @cfunc, a NativeFunction, an address with signature=.\n"
+     "  region_or_n: an int, a range, a Region, a Shared (for functions that only read), an Exclusive, a contiguous buffer.\n"
+     "  user_data: what the function gets as such: None, an address, a capsule, a pointer, or an object with a buffer.\n"
+     "  grain: least numbers, or bytes, in a part; parts begin at multiples of it. None: 1, or 4096 bytes.\n"
+     "  schedule: 'guided': parts become smaller towards the end (Polychronopoulos and Kuck, 1987), and take about 20 ms at\n"
+     "    most; 'static': parts of one grain, which is an equal share for each thread unless given.\n"
+     "  threads: most threads, this one among them. None: as many as there are cores.\n"
+     "  signature: the function's declaration in C, where `func` does not tell.\n\n"
+     "Raises: NativeError for a failure; ValueError for a signature that does not fit; TypeError; BorrowError.\n\n"
+     ">>> import ctypes, tether\n"
+     ">>> c = ctypes.CDLL(None)\n"
+     ">>> sums = (ctypes.c_long * 1000)()\n"
+     ">>> @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_ssize_t, ctypes.c_ssize_t, ctypes.c_void_p)\n"
+     "... def count(begin, end, user_data):  # in earnest this would be C: Python has to take the GIL for it\n"
+     "...     for i in range(begin, end):\n"
+     "...         sums[i] = i\n"
+     "...     return 0\n"
+     ">>> tether.native.parallel_for(count, 1000)\n"
+     ">>> sum(sums)\n499500\n"},
+    {"_fill", core_fill, METH_VARARGS, "fill(memory, value, format)"},
+    {"_copy", core_copy, METH_VARARGS, "copy(to, from)"},
+    {"_reduce", core_reduce, METH_VARARGS, "(0 sum, 1 min, 2 max; memory, format)"},
     {"_fail_nth", core_fail_nth, METH_VARARGS, "For tests: see tether_fail_nth."},
     {0},
 };
@@ -469,7 +518,8 @@ static int module_exec(PyObject *module)
         add_type(module, &ref_spec, &st->ref_type) < 0 || add_type(module, &scope_spec, &st->scope_type) < 0 ||
         add_type(module, &options_spec, &st->options_type) < 0 || add_type(module, &region_spec, &st->region_type) < 0 ||
         add_type(module, &owned_spec, &st->owned_type) < 0 || add_type(module, &shared_spec, &st->shared_type) < 0 ||
-        add_type(module, &exclusive_spec, &st->exclusive_type) < 0 || add_type(module, &held_spec, &st->held_type) < 0)
+        add_type(module, &exclusive_spec, &st->exclusive_type) < 0 || add_type(module, &held_spec, &st->held_type) < 0 ||
+        add_type(module, &function_spec, &st->function_type) < 0)
         return -1;
     return fork_prepare(st);
 }
@@ -497,6 +547,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->shared_type);
     Py_VISIT(st->exclusive_type);
     Py_VISIT(st->held_type);
+    Py_VISIT(st->function_type);
     return 0;
 }
 
@@ -517,6 +568,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->shared_type);
     Py_CLEAR(st->exclusive_type);
     Py_CLEAR(st->held_type);
+    Py_CLEAR(st->function_type);
     return 0;
 }
 

@@ -597,6 +597,14 @@ static PyObject *shared_clone(PyObject *self, PyObject *unused)
     return NULL;
 }
 
+PyObject *borrow_lend(borrow_t *b) { return exclusive_lend((PyObject *)b, NULL); }
+
+void borrow_end(borrow_t *b)
+{
+    if (!source_is_foreign(b->st, b->source))
+        tether_loan_end(&b->loan, true);
+}
+
 /* ---- borrows and tasks ------------------------------------------------------------------------------------------- */
 
 int borrow_give(tether_thread_t *thread, borrow_t *b, tether_task_t *to)

@@ -333,6 +333,8 @@ static PyObject *region_borrow_mut(PyObject *self, PyObject *const *args, Py_ssi
     return borrow_range((region_t *)self, true, args, nargs, kwnames);
 }
 
+PyObject *region_borrow(region_t *r, bool exclusive) { return borrow_range(r, exclusive, NULL, 0, NULL); }
+
 /* The n + 1 bounds of the parts of start..stop; to be freed with PyMem_Free. NULL with an exception. */
 size_t *region_bounds(region_t *r, size_t start, size_t stop, PyObject *args, PyObject *kwargs, size_t *count)
 {

@@ -20,7 +20,7 @@ enum { FIRST_SHARE = 4096, HELPERS_MAX = 1023 };
 
 static unsigned limit_of(uint32_t word) { return word >> LIMIT_SHIFT & LIMIT_MASK; }
 
-/* ---- chunks --------------------------------------------------------------------------------------------------------------- */
+/* ---- chunks -------------------------------------------------------------------------------------------------------------- */
 
 /* How large the next chunk of a thread may be. */
 typedef struct {
@@ -96,7 +96,7 @@ static void call(tether_thread_t *thread, tether_loop_t *loop, size_t at, size_t
     }
 }
 
-/* ---- helpers -------------------------------------------------------------------------------------------------------------- */
+/* ---- helpers ------------------------------------------------------------------------------------------------------------- */
 
 static void unwant(tether_runtime_t *rt, unsigned seat) { atomic_fetch_and(&rt->loops.wanted, ~(1u << seat)); }
 
@@ -159,7 +159,7 @@ void tether_loop_help(tether_thread_t *me)
     sub_relaxed(&rt->loops.helping, 1);
 }
 
-/* ---- the caller ----------------------------------------------------------------------------------------------------------- */
+/* ---- the caller ---------------------------------------------------------------------------------------------------------- */
 
 /* Takes a free seat: its number, or -1. */
 static int sit_down(tether_runtime_t *rt)
@@ -199,7 +199,7 @@ static tether_status_t between(tether_thread_t *thread, tether_loop_t *loop, int
         return TETHER_CANCELLED;
     if (now >= when->next_look) {
         when->next_look = now + SLICE;
-        if (loop->look != NULL && !loop->look(loop->arg))
+        if (loop->look != NULL && !loop->look(loop->look_arg))
             return TETHER_INTERRUPTED;
     }
     if (now >= when->next_call) {
@@ -247,7 +247,7 @@ static tether_status_t see_off(tether_thread_t *thread, tether_loop_t *loop, uns
         tether_status_t woken = tether_lot_wait(seat, &thread->parker, somebody_inside, seat, until);
         if (woken == TETHER_OK || loop->look == NULL || status == TETHER_INTERRUPTED)
             continue;
-        if (!loop->look(loop->arg)) {
+        if (!loop->look(loop->look_arg)) {
             status = TETHER_INTERRUPTED;
             store_relaxed(&loop->stop, 1);
             if (tether_runtime_foreign(rt))

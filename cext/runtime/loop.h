@@ -25,7 +25,8 @@ typedef struct tether_loop {
     bool guided;          /* else static */
     tether_loop_body_t *body;
     void *arg;
-    bool (*look)(void *arg); /* called by the caller's thread every 50 ms or so, detached; false: give up. May be NULL */
+    bool (*look)(void *look_arg); /* called by the caller's thread every 50 ms or so, detached; false: give up. May be NULL */
+    void *look_arg;
 
     /* FAILED: the answer of the body, and which part it was. */
     int code;

@@ -3,8 +3,9 @@
 Layout: this package is thin. ``_core`` is the native part (cext/binding over cext/runtime): spawn, guards,
 scopes. ``_errors``, ``_exit``, ``_settle``, ``_crew`` are what it needs from Python; ``_restart`` and
 ``_supervisor`` (with ``_copies``) decide about second attempts; ``_par_map``, ``_par_for`` and ``_par_reduce`` go over
-``_flight`` (with ``_chunking``), ``_executor`` over ``_pool`` and ``_future``; ``_scoped``, ``_tree``,
-``_statistics`` are written on top of it. ``_bench`` and ``__main__`` are the command line.
+``_flight`` (with ``_chunking``), ``_executor`` over ``_pool`` and ``_future``; ``native`` (with ``_callee``) runs C
+functions in parallel; ``_scoped``, ``_tree``, ``_statistics`` are written on top of it. ``_bench`` and ``__main__``
+are the command line.
 
 >>> import tether
 >>> with tether.scope() as s:
@@ -40,6 +41,7 @@ from ._errors import (
     ForkedError,
     KilledTask,
     MovedError,
+    NativeError,
     OwnershipError,
     ReapedError,
     ScopeClosedError,
@@ -53,6 +55,7 @@ from ._tree import dump
 
 TYPE_CHECKING = False  # as typing's, which costs more to import than all of tether
 if TYPE_CHECKING:
+    from . import native as native
     from ._executor import Executor
     from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
     from ._fork_join import join
@@ -81,6 +84,7 @@ __all__ = [
     "Killed",
     "KilledTask",
     "MovedError",
+    "NativeError",
     "Options",
     "Owned",
     "OwnershipError",
@@ -118,6 +122,7 @@ __all__ = [
 
 
 # Behind these are typing, enum and dataclasses: imported by the first who asks, or by the first spawn.
+_MODULES = ("native",)
 _LATER = {
     "Completed": "_exit",
     "Executor": "_executor",
@@ -139,13 +144,16 @@ _LATER = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in _LATER and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
 
     value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])

@@ -14,6 +14,7 @@ __all__ = [
     "ForkedError",
     "KilledTask",
     "MovedError",
+    "NativeError",
     "OwnershipError",
     "ReapedError",
     "ScopeClosedError",
@@ -58,6 +59,24 @@ class BorrowError(TetherError):
 
 class MovedError(TetherError):
     """The value was moved elsewhere, by this handle or another one's making; it cannot be used here any more."""
+
+
+class NativeError(TetherError):
+    """A C function that `tether.native.parallel_for` called answered other than 0; nothing more was begun.
+
+    ``function`` is what was given, ``code`` the answer, ``range`` the ``(begin, end)`` of the part: numbers, or bytes
+    of the region.
+    """
+
+    function: object
+    code: int
+    range: tuple[int, int]
+
+    def __init__(self, message: str, function: object, code: int, range: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.function = function
+        self.code = code
+        self.range = range
 
 
 class SendError(TetherError, TypeError):
