@@ -20,7 +20,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Wundef", "-Wmissing-prototypes", "-Wstrict-pro
 if os.environ.get("TETHER_WERROR"):
     WARNINGS.append("-Werror")
 
-HEADERS = sorted(glob.glob("cext/runtime/*.h") + glob.glob("cext/binding/*.h"))
+HEADERS = sorted(glob.glob("cext/runtime/*.h") + glob.glob("cext/binding/*.h") + ["src/tether/include/tether.h"])
 
 # The runtime is many small files, whose calls to one another are on the path of every task: a spawn costs a sixth less.
 WHOLE_PROGRAM = ["-flto=auto"]
@@ -58,7 +58,7 @@ setup(
             "tether._core",
             sources=sorted(glob.glob("cext/runtime/*.c") + glob.glob("cext/binding/*.c")),
             depends=HEADERS,
-            include_dirs=["cext/runtime", "cext/binding"],
+            include_dirs=["cext/runtime", "cext/binding", "src/tether/include"],
             define_macros=[("_GNU_SOURCE", "1")],
             extra_link_args=["-pthread"],
             extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", *WARNINGS],

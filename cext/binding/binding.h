@@ -89,6 +89,7 @@ typedef struct {
     bool exit_hooked, gc_hooked; /* which parts of that are done: a failure half way is tried again */
     _Atomic bool draining;     /* the interpreter exits: its tasks are being waited for */
     bool stopped;              /* the crew is gone for good */
+    void *api;                 /* the table of the C API */
     _Atomic(unsigned long) collecting; /* ident of the thread inside the cyclic collector, 0: none */
     tether_lock_t kill_lock;   /* kill.c */
     tether_lock_t graves_lock; /* guards writing `graves` */
@@ -149,7 +150,10 @@ typedef struct {
     PyObject *label;       /* the name, or (not named) the function's name; NULL while it can be had from fn */
     PyObject *code;        /* of the spawn site, or NULL */
     PyObject *detail;      /* text given to cancel, or NULL */
-    int lasti;
+    union {
+        int lasti;
+        int answer;        /* of a native task */
+    };
     uint32_t nargs;        /* positional */
     uint32_t nvalues;      /* positional and keyword */
     uint8_t outcome;
@@ -159,6 +163,11 @@ typedef struct {
     union {
         PyObject *inline_args[JOB_INLINE_ARGS + 1];
         PyObject **args;   /* more than JOB_INLINE_ARGS: a block, its first place spare */
+        struct {
+            int (*fn)(void *arg);
+            void *arg;
+            const char *name; /* or NULL */
+        } native;          /* task.native: a C function (capi.c), and nothing of Python's but `detail` */
     };
 } job_t;
 
@@ -179,6 +188,9 @@ void job_run_here(state_t *st, tether_thread_t *thread, job_t *job);
 
 /* The same for the crew's loop (host.run): may return detached. */
 void job_run_on_crew(state_t *st, tether_thread_t *thread, job_t *job);
+
+/* Runs a claimed native task on this thread, detached. */
+void job_run_native(tether_thread_t *thread, tether_task_t *task);
 
 /* Ends a claimed job that must not run. */
 void job_end_unrun(state_t *st, tether_thread_t *thread, job_t *job);

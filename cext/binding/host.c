@@ -125,6 +125,7 @@ void host_fill(tether_host_t *host)
         .attach = attach,
         .detach = detach,
         .run = run,
+        .run_native = job_run_native,
         .rest = PyInterpreterState_Get() == PyInterpreterState_Main() ? NULL : end, /* in a sub-interpreter */
         .sleeps = names_sleep,
         .dispose = job_dispose,

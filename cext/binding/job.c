@@ -114,6 +114,8 @@ static void clear(job_t *job)
 bool job_dispose(tether_thread_t *thread, tether_task_t *task)
 {
     job_t *job = job_of(task);
+    if (task->native && job->detail == NULL)
+        return true;
     if (thread != NULL && !thread->away) {
         clear(job);
         return true;
@@ -149,12 +151,18 @@ void job_discard(tether_thread_t *thread, job_t *job)
     tether_task_discard(thread, &job->task);
 }
 
-PyObject *job_site(job_t *job) { return site_text(job->code, job->lasti); }
+PyObject *job_site(job_t *job)
+{
+    return job->task.native ? PyUnicode_FromString("<C>:0") : site_text(job->code, job->lasti);
+}
 
 PyObject *job_name(job_t *job)
 {
     if (job->named)
         return Py_NewRef(job->label);
+    if (job->task.native)
+        return PyUnicode_FromFormat("%s-%llu", job->native.name ? job->native.name : "native",
+                                    (unsigned long long)job->task.id);
     PyObject *label = Py_XNewRef(job->label);
 #ifndef Py_GIL_DISABLED
     if (label == NULL && job->fn != NULL) {

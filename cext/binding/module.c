@@ -521,7 +521,7 @@ static int module_exec(PyObject *module)
         add_type(module, &exclusive_spec, &st->exclusive_type) < 0 || add_type(module, &held_spec, &st->held_type) < 0 ||
         add_type(module, &function_spec, &st->function_type) < 0)
         return -1;
-    return fork_prepare(st);
+    return capi_make(st) < 0 ? -1 : fork_prepare(st);
 }
 
 /* Everything in the state that refers to a Python object. */
@@ -578,6 +578,8 @@ static void module_free(void *module)
     if (st == NULL || st->rt == NULL)
         return;
     module_clear(module);
+    PyMem_Free(st->api);
+    st->api = NULL;
     /* If nothing was ever spawned there is nothing to stop; if the exit hook was interrupted, threads may still look. */
     if (!st->started || st->stopped)
         tether_runtime_free(st->rt);

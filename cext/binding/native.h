@@ -63,4 +63,9 @@ PyObject *kernel_fill(state_t *st, PyObject *args);
 PyObject *kernel_copy(state_t *st, PyObject *args);
 PyObject *kernel_reduce(state_t *st, PyObject *args);
 
+/* ---- capi.c -------------------------------------------------------------------------------------------------------------- */
+
+/* Adds the capsule to the module: 0, or -1 with an exception. */
+int capi_make(state_t *st);
+
 #endif

@@ -16,8 +16,8 @@ void blame_note(tether_loan_t *loan, void *arg)
     blame_t *blame = arg;
     bool ended = loan->state == TETHER_LOAN_ENDED;
     *blame = (blame_t){.found = true, .exclusive = loan->exclusive, .viewed = ended && load_relaxed(&loan->views) != 0,
-                       .waiting = loan->state == TETHER_LOAN_NEW, .runtime = loan->host == NULL, .start = loan->start,
-                       .stop = loan->stop, .holder = load_relaxed(&loan->holder)};
+                       .waiting = loan->state == TETHER_LOAN_NEW, .runtime = loan->host == NULL && !loan->bare,
+                       .start = loan->start, .stop = loan->stop, .holder = load_relaxed(&loan->holder)};
     if (blame->holder != NULL)
         tether_task_ref(blame->holder);
     if (loan->host != NULL) {

@@ -132,7 +132,7 @@ static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
 /* How many are lent: the sum over lanes. */
 static void count(const tether_loan_t *loan, int change)
 {
-    if (loan->host == NULL || loan->taker == NULL)
+    if ((loan->host == NULL && !loan->bare) || loan->taker == NULL)
         return;
     tether_runtime_t *rt = load_relaxed(&loan->taker->rt);
     if (rt != NULL)

@@ -46,6 +46,7 @@ struct tether_loan {
     uint64_t priority;
     bool exclusive;                /* fixed like the range */
 
+    bool bare;                     /* likewise: somebody's, although no object of the host's stands for it */
     _Atomic uint8_t state;         /* these three are read anywhere */
     _Atomic uint32_t views;
     _Atomic uint32_t parts;        /* loans of this one that are not gone */
@@ -56,7 +57,7 @@ struct tether_loan {
     tether_thread_t *taker;        /* who borrowed it for the root */
     tether_loan_t *next, *prev;    /* the holder's loans; the lock of the holder's lane */
     bool listed;                   /* likewise */
-    void *host;                    /* the host's own, for `blame`; NULL: the runtime's own loan */
+    void *host;                    /* the host's own, for `blame`; NULL: bare, or the runtime's own loan */
 };
 
 /* Not yet; the loan is LIVE; it would have been, but the shield failed; the book was shut. */

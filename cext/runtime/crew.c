@@ -69,7 +69,8 @@ typedef enum { SEES_NOTHING, SEES_TASK, SEES_LOOP } sight_t;
 /* May this thread look for work in the lanes now, without having been asked to? */
 static bool work_in_sight(tether_runtime_t *rt)
 {
-    return tether_lane_queued(rt, false) != 0 && (!rt->host.serial || load_relaxed(&rt->waiters) != 0);
+    return tether_lane_queued(rt, false) != 0 &&
+           (!rt->host.serial || load_relaxed(&rt->waiters) != 0 || tether_lane_native(rt, false) != 0);
 }
 
 bool tether_crew_attach(tether_thread_t *me)
@@ -114,8 +115,25 @@ static bool attach_later(tether_runtime_t *rt, tether_thread_t *me, tether_task_
     }
 }
 
+/* Before it asks for the host: tasks that need none. returns whether there is something else to do. */
+static bool run_natives(tether_runtime_t *rt, tether_thread_t *me)
+{
+    sub_relaxed(&rt->crew.beginning, 1);
+    for (tether_task_t *task; (task = tether_lane_take_native(me)) != NULL;) {
+        turned(me);
+        rt->host.run_native(me, task);
+    }
+    /* Who was sent may have been sent for others, by the ticker, whoever has the host. */
+    bool more = work_in_sight(rt) || (me->sent && tether_lane_queued(rt, false) != 0);
+    if (more)
+        add_relaxed(&rt->crew.beginning, 1);
+    return more;
+}
+
 static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assigned)
 {
+    if (assigned == NULL && tether_lane_native(rt, false) != 0 && !run_natives(rt, me))
+        return;
     gate(rt, me->handoff);
     bool attached = tether_crew_attach(me);
     sub_relaxed(&rt->crew.beginning, 1);
@@ -200,7 +218,8 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
     }
     /* A nudge that relied on our spinning, or came before we stood in the list, was for a task that this look sees: it
      * takes the lanes' locks (protocol.md, "Sleeping"). The same for a loop (loop.md). */
-    if (found != SEES_TASK && tether_lane_queued(rt, true) != 0 && (!rt->host.serial || atomic_load(&rt->waiters) != 0))
+    if (found != SEES_TASK && tether_lane_queued(rt, true) != 0 &&
+        (!rt->host.serial || atomic_load(&rt->waiters) != 0 || tether_lane_native(rt, true) != 0))
         found = SEES_TASK;
     if (found == SEES_NOTHING)
         found = in_sight(rt);
@@ -222,6 +241,7 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
         if (found) {
             idle_remove(crew, me);
             me->helps = found == SEES_LOOP;
+            me->sent = false;
             if (!me->helps)
                 add_relaxed(&crew->beginning, 1);
             me->handoff = load_relaxed(&rt->releases) - 1; /* no hand-over to wait for */
@@ -310,6 +330,7 @@ static tether_status_t start(tether_runtime_t *rt, tether_task_t *task, size_t s
     t->assigned = task;
     t->handoff = load_relaxed(&rt->releases);
     t->helps = t->called = helps;
+    t->sent = true;
     _Atomic uint32_t *coming = helps ? &rt->loops.called : &rt->crew.beginning;
     if (!come_alive(rt, helps)) {
         atomic_store_explicit(&t->exited, true, memory_order_release);
@@ -342,6 +363,7 @@ static bool wake_one(tether_runtime_t *rt, tether_task_t *task, bool helps)
         t->assigned = task;
         t->handoff = load_relaxed(&rt->releases);
         t->helps = t->called = helps;
+        t->sent = true;
         add_relaxed(helps ? &rt->loops.called : &crew->beginning, 1);
     }
     tether_unlock(&crew->lock);

@@ -19,9 +19,15 @@ static void list_remove(tether_tasklist_t *list, tether_task_t *task)
 /* The counters are written under the lane's lock only, so a plain load and store do. */
 #define bump(counter, by) store_relaxed(&(counter), load_relaxed(&(counter)) + (by))
 
+static tether_tasklist_t *queue_of(tether_lane_t *lane, const tether_task_t *task)
+{
+    return task->native ? &lane->natives : &lane->queue;
+}
+
 static void note_oldest(tether_lane_t *lane)
 {
-    store_relaxed(&lane->oldest, lane->queue.head ? lane->queue.head->id : 0);
+    uint64_t one = lane->queue.head ? lane->queue.head->id : 0, other = lane->natives.head ? lane->natives.head->id : 0;
+    store_relaxed(&lane->oldest, one == 0 || (other != 0 && other < one) ? other : one);
 }
 
 /* NEW -> QUEUED, in the same section as the list: whoever claims it finds it there. A scope's child is known to others
@@ -43,11 +49,13 @@ uint32_t tether_lane_put(tether_task_t *task)
         tether_unlock(&lane->lock);
         return 0;
     }
-    list_append(&lane->queue, task);
+    list_append(queue_of(lane, task), task);
     /* Under the lock: a scope's leaver finds the task in the scope's list, and its claim must find it in our queue. */
     publish(task, TETHER_QUEUED);
-    if (lane->queue.head == task)
+    if (queue_of(lane, task)->head == task)
         note_oldest(lane);
+    if (task->native)
+        bump(lane->native, 1);
     uint32_t queued = load_relaxed(&lane->queued) + 1;
     store_relaxed(&lane->queued, queued);
     tether_unlock(&lane->lock);
@@ -85,10 +93,13 @@ void tether_lane_claimed(tether_task_t *task, bool dedicated)
     if (dedicated) {
         bump(lane->waiting, -1u);
     } else {
-        bool was_head = lane->queue.head == task;
-        list_remove(&lane->queue, task);
+        tether_tasklist_t *queue = queue_of(lane, task);
+        bool was_head = queue->head == task;
+        list_remove(queue, task);
         if (was_head)
             note_oldest(lane);
+        if (task->native)
+            bump(lane->native, -1u);
         bump(lane->queued, -1u);
         list_append(&lane->active, task);
     }
@@ -108,11 +119,11 @@ void tether_lane_ended(tether_task_t *task)
 
 /* The oldest task of the lane that is still to be had. A reference keeps it while the lock is away: a joiner may claim and
  * finish it at any moment. */
-static tether_task_t *take_from(tether_thread_t *thread, tether_lane_t *lane)
+static tether_task_t *take_from(tether_thread_t *thread, tether_lane_t *lane, bool native)
 {
-    while (load_relaxed(&lane->queued) != 0) {
+    while (load_relaxed(native ? &lane->native : &lane->queued) != 0) {
         tether_lock(&lane->lock);
-        tether_task_t *task = lane->queue.head;
+        tether_task_t *task = (native ? &lane->natives : &lane->queue)->head;
         while (task != NULL && tether_state(load_relaxed(&task->word)) != TETHER_QUEUED)
             task = task->next; /* claimed a moment ago, about to leave the queue */
         if (task != NULL)
@@ -128,16 +139,19 @@ static tether_task_t *take_from(tether_thread_t *thread, tether_lane_t *lane)
     return NULL;
 }
 
-tether_task_t *tether_lane_take(tether_thread_t *thread)
+static tether_task_t *take(tether_thread_t *thread, bool native)
 {
     tether_runtime_t *rt = load_relaxed(&thread->rt);
     for (unsigned i = 0; i < rt->lanes_used; i++) {
-        tether_task_t *task = take_from(thread, &rt->lanes[(thread->lane + i) % rt->lanes_used]);
+        tether_task_t *task = take_from(thread, &rt->lanes[(thread->lane + i) % rt->lanes_used], native);
         if (task != NULL)
             return task;
     }
     return NULL;
 }
+
+tether_task_t *tether_lane_take(tether_thread_t *thread) { return take(thread, false); }
+tether_task_t *tether_lane_take_native(tether_thread_t *thread) { return take(thread, true); }
 
 /* Is task a child of a scope that lies inside node's subtree? The way up follows scopes and their openers only: their
  * links never change, and each holds a reference on the next. */
@@ -157,18 +171,18 @@ static bool must_end_before(const tether_task_t *task, const tether_node_t *node
     return false;
 }
 
-tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node_t *node)
+tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node_t *node, bool native)
 {
     enum { LOOK_AT = 32 };
     tether_runtime_t *rt = load_relaxed(&thread->rt);
     for (unsigned i = 0; i < rt->lanes_used; i++) {
         tether_lane_t *lane = &rt->lanes[(thread->lane + i) % rt->lanes_used];
-        if (load_relaxed(&lane->queued) == 0)
+        if (load_relaxed(native ? &lane->native : &lane->queued) == 0)
             continue;
         tether_task_t *found = NULL;
         tether_lock(&lane->lock);
         int looked = 0;
-        for (tether_task_t *t = lane->queue.tail; t && !found && looked < LOOK_AT; t = t->prev, looked++)
+        for (tether_task_t *t = (native ? &lane->natives : &lane->queue)->tail; t && !found && looked < LOOK_AT; t = t->prev, looked++)
             if (tether_state(load_relaxed(&t->word)) == TETHER_QUEUED && !(t->apart && node->kind == TETHER_NODE_TASK) &&
                 must_end_before(t, node))
                 found = t;
@@ -185,18 +199,22 @@ tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node
     return NULL;
 }
 
-uint64_t tether_lane_queued(tether_runtime_t *rt, bool exact)
-{
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < rt->lanes_used; i++) {
-        if (exact)
-            tether_lock(&rt->lanes[i].lock);
-        sum += load_relaxed(&rt->lanes[i].queued);
-        if (exact)
-            tether_unlock(&rt->lanes[i].lock);
+#define SUM_QUEUED(name, field)                                  \
+    uint64_t tether_lane_##name(tether_runtime_t *rt, bool exact) \
+    {                                                            \
+        uint64_t sum = 0;                                        \
+        for (unsigned i = 0; i < rt->lanes_used; i++) {          \
+            if (exact)                                           \
+                tether_lock(&rt->lanes[i].lock);                 \
+            sum += load_relaxed(&rt->lanes[i].field);            \
+            if (exact)                                           \
+                tether_unlock(&rt->lanes[i].lock);               \
+        }                                                        \
+        return sum;                                              \
     }
-    return sum;
-}
+
+SUM_QUEUED(queued, queued)
+SUM_QUEUED(native, native)
 
 #define SUM(name, type, field)                            \
     type tether_lane_##name(tether_runtime_t *rt)         \
@@ -233,6 +251,8 @@ void tether_lane_each(tether_runtime_t *rt, void (*each)(tether_task_t *, void *
         for (tether_task_t *t = lane->active.head; t; t = t->next)
             each(t, arg);
         for (tether_task_t *t = lane->queue.head; t; t = t->next)
+            each(t, arg);
+        for (tether_task_t *t = lane->natives.head; t; t = t->next)
             each(t, arg);
         tether_unlock(&lane->lock);
     }

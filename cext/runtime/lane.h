@@ -21,15 +21,18 @@ void tether_lane_drop_dedicated(tether_task_t *task);
 void tether_lane_claimed(tether_task_t *task, bool dedicated);
 void tether_lane_ended(tether_task_t *task);
 
-/* Claims the oldest task of some lane for the calling thread, its own lane first. NULL: nothing is queued. */
+/* Claims the oldest task of some lane for the calling thread, its own lane first. NULL: nothing is queued. Native tasks are
+ * taken by the second only, which is for threads that are detached. */
 tether_task_t *tether_lane_take(tether_thread_t *thread);
+tether_task_t *tether_lane_take_native(tether_thread_t *thread);
 
 /* Claims a task that must end before `node` does: one of a scope opened inside node's subtree (runtime rule: a waiting
- * thread may run nothing else). Looks at the newest few of each lane only. NULL: none found. */
-tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node_t *node);
+ * thread may run nothing else). Looks at the newest few of each lane only. NULL: none found. native: native ones only, else no native ones. */
+tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node_t *node, bool native);
 
 /* Sums over the lanes. queued is a hint unless exact, which takes the locks. */
 uint64_t tether_lane_queued(tether_runtime_t *rt, bool exact);
+uint64_t tether_lane_native(tether_runtime_t *rt, bool exact); /* of the queued ones */
 uint64_t tether_lane_running(tether_runtime_t *rt);
 uint64_t tether_lane_waiting(tether_runtime_t *rt);
 int64_t tether_lane_armed(tether_runtime_t *rt);

@@ -86,7 +86,7 @@ tether_status_t tether_task_queue(tether_task_t *task)
     tether_ticker_poke(rt);
     /* One task is likely to be joined in place; a second one is worth a thread, if two can run at the same time and the
      * spawner leaves it a core. */
-    if (queued > 1 && !rt->host.serial && tether_crew_busy(rt) + 1 < rt->cores)
+    if (queued > 1 && (!rt->host.serial || task->native) && tether_crew_busy(rt) + 1 < rt->cores)
         tether_crew_nudge(rt);
     return TETHER_OK;
 }

@@ -109,6 +109,7 @@ struct tether_task {
     _Atomic uint32_t word;
     uint16_t lane;                          /* index in rt->lanes */
     bool scope_kept;                        /* it has failed, and the scope's list holds its "alive" reference; scope->lock */
+    bool native;                            /* runs detached (host.run_native); fixed before it is published */
     bool apart;                             /* never runs in place above a task that waits; fixed before it is published */
 };
 
@@ -159,15 +160,17 @@ typedef struct {
 
 struct tether_lane {
     tether_lock_t lock;            /* guards the lists; the counters are written under it and read anywhere */
-    _Atomic uint32_t queued;       /* tasks in `queue` */
+    _Atomic uint32_t queued;       /* tasks in `queue` and `natives` */
+    _Atomic uint32_t native;       /* of these, in `natives` */
     _Atomic uint32_t running;      /* tasks that were claimed and have not ended */
     _Atomic uint32_t waiting;      /* dedicated tasks that no thread has claimed yet */
     _Atomic int64_t armed;         /* guards spawned here less guards let go here: only the sum over lanes means something */
     _Atomic int64_t movable;       /* the same for handles of borrows and owned values */
     _Atomic int64_t lent;          /* the same for ranges and values that are lent */
-    _Atomic uint64_t oldest;       /* id of the queue's head, 0 when empty */
+    _Atomic uint64_t oldest;       /* least id in the queues, 0 when both are empty */
     _Atomic uint64_t started;      /* claims so far */
     tether_tasklist_t queue;       /* QUEUED, oldest first */
+    tether_tasklist_t natives;     /* the same, of those that run detached */
     tether_tasklist_t active;      /* RUNNING, and dedicated ones from their spawn on */
     char pad[64];
 };
@@ -208,6 +211,7 @@ struct tether_thread {
     bool spins;
     bool helps;                         /* its work is, or was last, to help with loops; written by its thread when not idle */
     bool called;                        /* counted in loops.called */
+    bool sent;                          /* somebody chose it; else it has found its work by itself */
     pthread_t handle;
     size_t asked_stack;
 };
@@ -236,6 +240,8 @@ typedef struct {
      * cancelled looks again only when somebody cancels (tether_thread_cancelled). May return detached, after
      * tether_crew_detach: whoever waits for the task then finds the host free. */
     void (*run)(tether_thread_t *thread, tether_task_t *task);
+    /* The same of a native task: called and returning detached. NULL: there are none. */
+    void (*run_native)(tether_thread_t *thread, tether_task_t *task);
     /* The last reference to a block is gone, on a thread that may be away. Clears the host's part and answers true, or keeps the block
      * until it can, and then calls tether__task_recycle. May be NULL. */
     bool (*dispose)(tether_thread_t *thread, tether_task_t *task);

@@ -99,7 +99,7 @@ static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tet
         return TETHER_OK;
     if (how->cancellable && tether_thread_cancelled(thread))
         return TETHER_CANCELLED;
-    if (how->help && (how->helped = tether_lane_take_below(thread, goal->node)) != NULL)
+    if (how->help && (how->helped = tether_lane_take_below(thread, goal->node, how->native)) != NULL)
         return TETHER_HELP;
     tether_spin_t spin = tether_spin_start(thread);
     if (spin_for(goal, &spin))
@@ -128,7 +128,7 @@ static tether_status_t wait_for(tether_thread_t *thread, const goal_t *goal, tet
         if (how->help) {
             /* First: with the edge still noted, what we claim would seem to be waited for by itself. */
             tether_owner_awake(thread);
-            if ((how->helped = tether_lane_take_below(thread, goal->node)) != NULL) {
+            if ((how->helped = tether_lane_take_below(thread, goal->node, how->native)) != NULL) {
                 status = TETHER_HELP;
                 break;
             }

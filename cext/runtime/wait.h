@@ -15,6 +15,7 @@ typedef struct {
     uint64_t look;          /* when to answer INTERRUPTED in any case; 0: never */
     bool cancellable;       /* look at cancellation of the caller */
     bool help;              /* may answer HELP */
+    bool native;            /* with a native task, and with none else */
     bool slices;            /* wake up now and then for signals that another thread may have received */
     bool strangers;         /* the program may have threads that the runtime has not met: nobody is taken for all of the root */
     tether_task_t *helped;  /* HELP: claimed for the caller, who must run it and then call again */

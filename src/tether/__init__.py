@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from ._exit import Completed, ExitValue, Killed, KillReason, TaskState
     from ._fork_join import join
     from ._guard import Guard, callback
+    from ._include import get_include
     from ._par_for import par_for
     from ._par_map import par_map
     from ._par_reduce import par_reduce
@@ -106,6 +107,7 @@ __all__ = [
     "configure",
     "current",
     "dump",
+    "get_include",
     "join",
     "options",
     "par_for",
@@ -134,6 +136,7 @@ _LATER = {
     "Statistics": "_statistics",
     "TaskState": "_exit",
     "callback": "_guard",
+    "get_include": "_include",
     "join": "_fork_join",
     "par_for": "_par_for",
     "par_map": "_par_map",

@@ -53,6 +53,7 @@ static bool on_attach(tether_thread_t *thread)
 }
 static void on_detach(tether_thread_t *thread) { host_detach(host_of(thread)); }
 static void on_run(tether_thread_t *thread, tether_task_t *task) { host_run(host_of(thread), (job_t *)task); }
+static void on_run_native(tether_thread_t *thread, tether_task_t *task) { host_run(host_of(thread), (job_t *)task); }
 
 static void value_gone(job_t *job)
 {
@@ -92,6 +93,7 @@ void host_start(host_t *host, host_options_t options)
         .attach = on_attach,
         .detach = on_detach,
         .run = on_run,
+        .run_native = on_run_native,
     };
     host->rt = tether_runtime_new(&calls, host);
     EXPECT(host->rt != NULL);
@@ -169,6 +171,7 @@ job_t *host_spawn_in(host_t *host, tether_scope_t *scope, work_t work, void *arg
     job->work = work;
     job->arg = arg;
     job->failed = job->killed = job->has_value = false;
+    job->task.native = (flags & HOST_NATIVE) != 0;
     sink = scope ? tether_scope_admit(scope, &job->task) : TETHER_OK;
     if (sink == TETHER_OK) {
         tether_lane_t *lane = tether_task_lane(&job->task);
@@ -256,6 +259,7 @@ tether_status_t host_wait(host_t *host, job_t *job, int flags, uint64_t deadline
         tether_wait_t how = {
             .deadline = deadline,
             .help = (flags & HOST_HELP) != 0,
+            .native = (flags & HOST_NATIVE) != 0,
             .cancellable = (flags & HOST_CANCELLABLE) != 0,
         };
         host_detach(host);

@@ -66,7 +66,7 @@ void host_yield(host_t *host);
 /* The calling thread's record. */
 tether_thread_t *host_thread(host_t *host);
 
-enum { HOST_DEDICATED = 1 };
+enum { HOST_DEDICATED = 1, HOST_NATIVE = 8 /* its work runs detached on crew threads; also for host_wait */ };
 
 /* Attached. scope NULL: owned by the running task or the root. *status may be NULL, then success is checked.
  * returns NULL unless OK; then nothing is left behind. */

@@ -94,14 +94,14 @@ static bool look_below(host_t *host, void *arg)
     tether_node_t *me = tether_owner_current(thread);
     job_t *other = arg;
     job_t *plain = host_spawn(host, nothing, NULL);
-    CHECK(tether_lane_take_below(thread, me) == NULL); /* a guard may outlive its spawner's wait */
+    CHECK(tether_lane_take_below(thread, me, false) == NULL); /* a guard may outlive its spawner's wait */
     tether_scope_t *scope = tether_scope_open(thread, TETHER_FOREVER);
     job_t *child = host_spawn_in(host, scope, nothing, NULL, 0, NULL);
-    CHECK(tether_lane_take_below(thread, &other->task.node) == NULL);
-    tether_task_t *task = tether_lane_take_below(thread, me);
+    CHECK(tether_lane_take_below(thread, &other->task.node, false) == NULL);
+    tether_task_t *task = tether_lane_take_below(thread, me, false);
     CHECK(task == &child->task);
     run(host, task);
-    CHECK(tether_lane_take_below(thread, me) == NULL);
+    CHECK(tether_lane_take_below(thread, me, false) == NULL);
     reap(host, child);
     CHECK(host_leave(host, scope) == 0);
     CHECK(host_join(host, plain));

@@ -319,15 +319,15 @@ static bool own_a_child(host_t *host, void *both)
     job_t *child = host_spawn_in(host, scope, succeed, saw, 0, NULL);
     tether_node_t *self = tether_owner_current(thread);
     child->task.apart = true;
-    CHECK(tether_lane_take_below(thread, self) == NULL); /* whoever waits for this task leaves it alone */
+    CHECK(tether_lane_take_below(thread, self, false) == NULL); /* whoever waits for this task leaves it alone */
     child->task.apart = false;
-    tether_task_t *taken = tether_lane_take_below(thread, self);
+    tether_task_t *taken = tether_lane_take_below(thread, self, false);
     CHECK(taken == &child->task);
     child->task.apart = true;
     host_run(host, child);
     job_t *other = host_spawn_in(host, scope, succeed, saw, 0, NULL);
     other->task.apart = true;
-    taken = tether_lane_take_below(thread, &scope->node); /* whoever leaves the block may take it */
+    taken = tether_lane_take_below(thread, &scope->node, false); /* whoever leaves the block may take it */
     CHECK(taken == &other->task);
     host_run(host, other);
     CHECK(host_reap(host, child) && host_reap(host, other));
