@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from tether._bench import openmp
 from tether._bench.measure import timed
+from tether._bench.native_rows import native_rows
 from tether._bench.row import Goal, Judged, Row, pair
 from tether._bench.run import run
+from tether._bench.sizes import QUICK
 from tether._bench.sums import files, ours, rival_is_here, theirs
 from tether._bench.table import table
 
@@ -38,6 +43,24 @@ def test_row_that_fails_says_why_and_is_judged_as_failed():
     outcomes = outcome_of(sides=pair(timed(lambda: 1 // 0)))
     assert outcomes[0].mark == "failed"
     assert "FAILED the work: ZeroDivisionError" in table(outcomes)
+
+
+def test_rows_of_c_say_when_there_is_no_compiler(monkeypatch):
+    monkeypatch.setattr(openmp, "compiler", lambda: "")
+    openmp.lacks.cache_clear()
+    try:
+        outcomes = run(native_rows(QUICK), 0.0, lambda done, label: None)
+    finally:
+        openmp.lacks.cache_clear()
+    assert [outcome.mark for outcome in outcomes] == ["-", "-"]
+    assert table(outcomes).count("not measured: no compiler") == 2
+
+
+def test_parallel_sum_and_its_rival_agree():
+    if openmp.lacks():
+        pytest.skip(f"OpenMP is the rival: {openmp.lacks()}")
+    sizes = replace(QUICK, rounds=1, sum_mib=1)
+    assert [outcome.error for outcome in run(native_rows(sizes), 0.0, lambda done, label: None)] == ["", ""]
 
 
 def test_sum_and_its_rival_say_the_same_of_the_same_files():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import functools
 import io
 import operator
@@ -22,6 +23,7 @@ import pytest
 import tether
 from scarcity import KINDS, Operation, Outcome, Step, sweep
 from support import Token, await_event, dedicated, poll
+from tether import _core
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -763,6 +765,56 @@ def a_wait_that_can_never_end(token: Token) -> Step:
         out = yield handle.join
         assert out.failed or out.value == []
         box.clear()
+
+
+# ---- C functions and memory ----------------------------------------------------------------------------------------
+
+_isdigit = ctypes.cast(ctypes.CDLL(None).isdigit, ctypes.c_void_p).value
+FUNCTION = tether.native.NativeFunction(_isdigit, "int (intptr_t, intptr_t, void *)")
+"""A C function that answers 0 for parts that begin before 48, which is the code of "0"."""
+
+
+@operation()
+def a_loop(token: Token) -> Step:
+    yield functools.partial(tether.native.parallel_for, FUNCTION, 40, threads=3)
+
+
+@operation()
+def a_prepared_function(token: Token) -> Step:
+    out = yield functools.partial(tether.native.NativeFunction, FUNCTION)
+    assert out.failed or out.value.address == FUNCTION.address
+
+
+def large_region() -> tether.Region:
+    """Large enough for a loop."""
+    region = tether.Region(1_000_000)
+    tether.native.fill(region, 3)
+    return region
+
+
+@operation()
+def fill_of_a_region(token: Token) -> Step:
+    with large_region() as region:
+        out = yield functools.partial(_core._fill, region, 7, "B")
+        assert out.failed or tether.native.min(region) == 7
+        region.borrow_mut().release()
+
+
+@operation()
+def copy_of_a_region(token: Token) -> Step:
+    with large_region() as region, tether.Region(1_000_000) as other:
+        out = yield functools.partial(_core._copy, other, region)
+        assert tether.native.sum(other) == (0 if out.failed else 3_000_000)
+        other.borrow_mut().release()
+        region.borrow_mut().release()
+
+
+@operation()
+def sum_of_a_region(token: Token) -> Step:
+    with large_region() as region:
+        out = yield functools.partial(_core._reduce, 0, region, "B")
+        assert out.failed or out.value == 3_000_000
+        region.borrow_mut().release()
 
 
 SWEEPS = [(fn, kind) for fn in OPERATIONS for kind in KINDS if fn not in PYTHON or kind not in KINDS[:2]]

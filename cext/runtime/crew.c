@@ -132,8 +132,8 @@ static bool run_natives(tether_runtime_t *rt, tether_thread_t *me)
 
 static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assigned)
 {
-    if (assigned == NULL && tether_lane_native(rt, false) != 0 && !run_natives(rt, me))
-        return;
+    if (assigned == NULL && (tether_lane_native(rt, false) != 0 || !me->sent) && !run_natives(rt, me))
+        return; /* so does who has found something by itself, and comes too late for it */
     gate(rt, me->handoff);
     bool attached = tether_crew_attach(me);
     sub_relaxed(&rt->crew.beginning, 1);

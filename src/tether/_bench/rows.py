@@ -12,6 +12,7 @@ from . import child, fib, hashing, machine, scope, sleeping, spawn, stdlib
 from .bare import BarePair
 from .data_rows import data_rows
 from .measure import apart, timed
+from .native_rows import native_rows
 from .par_rows import par_rows
 from .row import Goal, Judged, Pair, Row, Side, pair
 from .sizes import Sizes
@@ -27,8 +28,8 @@ BATCH = 1_000
 def rows(sizes: Sizes) -> list[Row]:
     """All rows, in the order they are run and shown."""
     return [
-        *_time_rows(sizes), *_hash_rows(sizes), *par_rows(sizes), *data_rows(sizes), *_memory_rows(sizes),
-        *_rest_rows(sizes),
+        *_time_rows(sizes), *_hash_rows(sizes), *par_rows(sizes), *data_rows(sizes), *native_rows(sizes),
+        *_memory_rows(sizes), *_rest_rows(sizes),
     ]  # fmt: skip
 
 

@@ -15,8 +15,9 @@
  * Rules
  *   The GIL. "Attached" functions need an attached thread state (the GIL, on builds that have one), and raise as CPython's
  *     do. All others neither need nor touch one, and answer a code. Those marked "waits" must be called detached: what they
- *     wait for may need the GIL. C functions that tether calls are called detached on other threads; on the caller's, as the caller
- *     is. One that needs Python attaches itself (PyGILState_Ensure, in the main interpreter), and detaches before it returns.
+ *     wait for may need the GIL. C functions that tether calls are called detached on other threads; on the caller's, as
+ *     the caller is. One that needs Python attaches itself (PyGILState_Ensure, in the main interpreter), and detaches before it
+ *     returns.
  *   Threads. Any native thread may call; the first call from a thread makes tether's record of it (or Tether_NO_MEMORY).
  *   Tasks. A spawned function runs once, at the latest in Tether_Close, which waits for all that was spawned into its scope
  *     (G2): arguments may lie on the stack of who opened it. It is a task in every respect: tether.tasks() shows it, a scope's
