@@ -565,11 +565,13 @@ def test_daemon_threads_that_end_while_they_wait_for_a_borrow_leave_nothing_in_i
         waiting.append(region)
         region.borrow_mut(timeout=0.5)
 
+    PATIENCE = 60 if sys.version_info < (3, 14) else 1
+
     class Last:  # in sys.modules: its destructor runs when daemon threads can come back no more
         def __init__(self, borrow):
             self.borrow = borrow
 
-        def __del__(self, os=os, now=time.monotonic, pause=time.sleep, patience=60 if sys.version_info < (3, 14) else 1):
+        def __del__(self, os=os, now=time.monotonic, pause=time.sleep, patience=PATIENCE):
             begin = now()
             while len(os.listdir("/proc/self/task")) > 1 and now() < begin + patience:
                 pause(0.01)

@@ -371,9 +371,10 @@ static tether_status_t lend(const caller_t *c, tether_book_t *book, tether_loan_
         return status;
     tether_wait_t how = {.deadline = timeout < 0 ? TETHER_FOREVER : tether_now() + (uint64_t)timeout, .cancellable = true};
     status = await(c, on_claim, &claim, &how);
-    if (status == TETHER_OK || !tether_borrow_leave(&claim, NULL, NULL))
+    if (status == TETHER_OK)
         return status;
-    return status == TETHER_TIMEOUT ? TETHER_OK : status; /* granted in the last instant: if unwanted, the caller ends it */
+    tether_status_t left = tether_borrow_leave(&claim, NULL, NULL);
+    return status == TETHER_TIMEOUT && left != TETHER_CONFLICT ? left : status; /* what is granted and unwanted the caller ends */
 }
 
 static void end_borrow(const caller_t *c, TetherBorrow *borrow)

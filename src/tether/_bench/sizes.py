@@ -24,7 +24,7 @@ class Sizes:
 
 FULL = Sizes(
     rounds=40, budget=9.0, probes=3, imports=21, queued=50_000, blocked=10_000, idle_ms=4000, fib_rounds=20,
-    chunk_ms=50, fill_mib=256, sum_files=40, sum_mb=10, sum_mib=512,
+    chunk_ms=50, fill_mib=1024, sum_files=200, sum_mb=10, sum_mib=512,
 )  # fmt: skip
 QUICK = Sizes(
     rounds=9, budget=0.6, probes=1, imports=5, queued=20_000, blocked=1_000, idle_ms=1500, fib_rounds=3,
