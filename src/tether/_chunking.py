@@ -78,6 +78,10 @@ class Pace:
                 return
             self._adapt(MOST)
 
+    def dear(self) -> bool:
+        """Is an item known to last as long as a batch should?"""
+        return self._cost >= TARGET
+
     def one_by_one(self) -> None:
         """No batch is taken before the last one was consumed."""
         self._narrow = self._wide = self.ahead = 1

@@ -363,6 +363,9 @@ class Flight:
         failure: BaseException | None = None
         try:
             self.open(workers, ordered)
+            self._fill()
+            if self._pace.dear() and len(work.flying) > 1 and self._scope is not None:
+                _core.sleep(0)  # wakes a thread that idles, which with a GIL no spawn does
             while failure is None:
                 self._fill()
                 if not work.flying:
