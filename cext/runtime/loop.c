@@ -96,6 +96,13 @@ static void call(tether_thread_t *thread, tether_loop_t *loop, size_t at, size_t
     }
 }
 
+/* Wakes or starts threads for the places that nobody has taken yet. */
+static void call_crew(tether_runtime_t *rt, unsigned inside, const tether_loop_t *loop)
+{
+    if (inside < loop->limit)
+        tether_crew_call(rt, loop->limit - inside, loop->limit > rt->cores - 1 ? loop->limit : rt->cores - 1);
+}
+
 /* ---- helpers ------------------------------------------------------------------------------------------------------------- */
 
 static void unwant(tether_runtime_t *rt, unsigned seat) { atomic_fetch_and(&rt->loops.wanted, ~(1u << seat)); }
@@ -136,6 +143,9 @@ static void help_with(tether_runtime_t *rt, tether_thread_t *me, unsigned number
     pace_t pace = loop->guided ? pace_start(loop) : (pace_t){1, 0};
     size_t at, units;
     bool away = false;
+    /* Who called may have counted a thread twice, on its way from spinning to sleep, and be in a long chunk by now. */
+    if (!load_relaxed(&rt->closing) && !exhausted(loop))
+        call_crew(rt, load_relaxed(&seat->word) & INSIDE, loop);
     while (!away && take(loop, &pace, &at, &units)) {
         call(me, loop, at, units);
         if (loop->guided)
@@ -184,8 +194,7 @@ static void call_helpers(tether_runtime_t *rt, unsigned number, const tether_loo
     unsigned inside = atomic_load(&rt->loops.seats[number].word) & INSIDE;
     if (inside >= loop->limit)
         unwant(rt, number);
-    else
-        tether_crew_call(rt, loop->limit - inside, loop->limit > rt->cores - 1 ? loop->limit : rt->cores - 1);
+    call_crew(rt, inside, loop);
 }
 
 typedef struct {

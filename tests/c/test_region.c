@@ -115,7 +115,10 @@ static void give_back(desk_t *desk, tether_region_t *region)
     CHECK(all_have(desk, base, mapped, rights(base)) && rights(base)[0] != '\0');
     CHECK(seize(desk, region));
     CHECK(tether_region_unmap(region) == 0);
-    CHECK(region->base == NULL && all_have(desk, base, mapped, ""));
+    CHECK(region->base == NULL);
+#ifndef __SANITIZE_THREAD__ /* which maps memory of its own at any time, perhaps here */
+    CHECK(all_have(desk, base, mapped, ""));
+#endif
     CHECK(!seize(desk, region)); /* for good */
 }
 
