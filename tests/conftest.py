@@ -69,6 +69,8 @@ def idle_afterwards(request: pytest.FixtureRequest) -> Iterator[None]:
     def settled() -> bool:
         return all(value <= already.get(name, 0) for name, value in busy_statistics().items())
 
+    if settled():
+        return  # a collection of all that the other tests have imported takes longer than most tests
     gc.collect()
     if request.node.stash.get(_FAILED, False):
         return  # its frames are kept for the report, and with them its guards
