@@ -382,7 +382,7 @@ def test_workers_are_reused_and_limited():
 def test_no_worker_without_work():
     before = os_threads()
     pool = tether.Executor(8)
-    assert os_threads() == before
+    assert os_threads() <= before  # idle ones may end meanwhile
     pool.shutdown()
 
 
