@@ -820,6 +820,7 @@ def sum_of_a_region(token: Token) -> Step:
 SWEEPS = [(fn, kind) for fn in OPERATIONS for kind in KINDS if fn not in PYTHON or kind not in KINDS[:2]]
 
 
+@pytest.mark.timeout(900)  # a collection after each step, of all that the session has imported
 @pytest.mark.parametrize(("operation", "inject"), SWEEPS, ids=lambda part: part.__name__)
 def test_sweep(operation: Operation, inject: Callable[[Callable[[], Any], int], Outcome]) -> None:
     # fault 13, fault 14; G1, G2, G3, G9
