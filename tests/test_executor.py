@@ -659,10 +659,10 @@ def test_with_block_waits():
 def test_interpreter_exit_does_what_is_queued(run_python):
     # fault 10
     code = """
-        import time, tether
+        import os, time, tether
         pool = tether.Executor(2)
         for i in range(4):
-            pool.submit(lambda i=i: (time.sleep(0.05), print(i, flush=True)))
+            pool.submit(lambda i=i: (time.sleep(0.05), os.write(1, b"%d\\n" % i)))  # whole lines; a print is two writes
     """
     assert sorted(run_python(code, check=True).out.split()) == ["0", "1", "2", "3"]
 

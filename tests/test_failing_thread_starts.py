@@ -63,7 +63,7 @@ def test_without_a_ticker_nothing_is_spawned() -> None:
                 s.spawn(task)
             assert s.tasks() == []
             assert not s.cancelled
-    assert busy_statistics() == {}
+    poll(lambda: busy_statistics() == {}, "nothing to be left")
     assert tether.spawn(task).join() is token
 
 

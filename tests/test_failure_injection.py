@@ -793,6 +793,17 @@ def large_region() -> tether.Region:
 
 
 @operation()
+def join_of_a_running_task_while_something_is_borrowed(token: Token) -> Step:
+    region = tether.Region(4096)
+    with region.share():
+        guard = dedicated(tether.sleep, 0.002)
+        out = yield guard.join
+        if out.failed:
+            guard.join()
+    region.close()
+
+
+@operation()
 def fill_of_a_region(token: Token) -> Step:
     with large_region() as region:
         out = yield functools.partial(_core._fill, region, 7, "B")

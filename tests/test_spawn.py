@@ -79,7 +79,7 @@ def test_spawn_of_no_callable_raises_before_anything_starts():
             tether.options(name="x").spawn(bad)
     with pytest.raises(TypeError):
         tether.spawn()
-    assert busy_statistics() == {}
+    poll(lambda: busy_statistics() == {}, "nothing to be left")
 
 
 @pytest.mark.parametrize(

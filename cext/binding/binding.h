@@ -113,6 +113,15 @@ tether_thread_t *have_thread(state_t *st);
 PyObject *dict_get(PyObject *dict, PyObject *key);
 PyObject *dict_item(PyObject *dict, const char *name);
 
+/* What lies between is done by one thread at a time, for this object: as with a GIL, as long as no Python code runs in it. */
+#ifdef Py_GIL_DISABLED
+#define BEGIN_ALONE(object) Py_BEGIN_CRITICAL_SECTION(object)
+#define END_ALONE() Py_END_CRITICAL_SECTION()
+#else
+#define BEGIN_ALONE(object) {
+#define END_ALONE() }
+#endif
+
 /* Without a GIL an object's count is kept by the thread that made it. When another one drops a reference that was taken
  * there, the destructor is put off until the maker's thread looks, and runs there: the owner's `del` would not wait, and
  * whatever that thread does then would. So guards, borrows, and the contexts that tasks run in, are nobody's from the start:
@@ -324,11 +333,13 @@ int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_no
 int lent_move(state_t *st, tether_thread_t *thread, guards_t *found, job_t *to);
 void lent_move_back(state_t *st, tether_thread_t *thread, guards_t *found);
 
-/* pywait.c: each returns 0, or -1 with an exception. Shielded: not cancellable. Quietly: raises nothing (destructors). */
+/* pywait.c. What can be waited for: a task, a scope, a claim to a range. Without a thread state. */
+typedef tether_status_t wait_fn(tether_thread_t *thread, void *what, tether_wait_t *how);
+wait_fn wait_on_task, wait_on_scope, wait_on_claim;
+/* Each returns 0, or -1 with an exception. Shielded: not cancellable. Quietly: raises nothing (destructors). */
 int wait_job_shielded(state_t *st, tether_thread_t *thread, job_t *job);
 int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline);
 void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job);
-/* 1: all ended. 0: signals raised an exception, or the scope's body was cancelled. */
 /* TETHER_OK: no child is alive. TETHER_CANCELLED: the caller was, and nothing is raised. Anything else: an exception is set. */
 tether_status_t wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t *scope, bool cancellable);
 /* The status, after looking at signals: *raised if a handler raised. Raises for a status that is none of the caller's own. */

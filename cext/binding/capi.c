@@ -54,8 +54,6 @@ static TetherStatus told(tether_status_t status)
 }
 
 /* A wait, until it says something else than that a signal came. */
-typedef tether_status_t wait_fn(tether_thread_t *thread, void *what, tether_wait_t *how);
-
 static tether_status_t await(const caller_t *c, wait_fn *wait, void *what, tether_wait_t *how)
 {
     how->native = true;
@@ -71,10 +69,6 @@ static tether_status_t await(const caller_t *c, wait_fn *wait, void *what, tethe
         tether_task_unref(c->thread, how->cycle[--how->cycle_len]);
     return status;
 }
-
-static tether_status_t on_task(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_task(t, what, how); }
-static tether_status_t on_scope(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_scope(t, what, how); }
-static tether_status_t on_claim(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_borrow_wait(t, what, how); }
 
 /* ---- tasks --------------------------------------------------------------------------------------------------------------- */
 
@@ -178,7 +172,7 @@ static TetherStatus api_join(const TetherAPI *api, TetherTask *task, int *code)
             continue;
         }
         tether_wait_t how = {.deadline = TETHER_FOREVER, .cancellable = true, .help = here};
-        status = await(&c, on_task, &job->task, &how);
+        status = await(&c, wait_on_task, &job->task, &how);
         if (status == TETHER_HELP) {
             job_run_native(c.thread, how.helped);
             status = TETHER_OK;
@@ -222,7 +216,7 @@ static tether_status_t finish(const caller_t *c, tether_scope_t *scope)
         tether_task_t *task = here ? tether_scope_claim(c->thread, scope) : NULL;
         if (task == NULL) {
             tether_wait_t how = {.deadline = deadline, .cancellable = cancellable, .help = here};
-            tether_status_t status = await(c, on_scope, scope, &how);
+            tether_status_t status = await(c, wait_on_scope, scope, &how);
             if (status == TETHER_HELP)
                 task = how.helped;
             if (status == TETHER_CANCELLED && !(load_relaxed(&scope->flags) & TETHER_SCOPE_CANCELLED))
@@ -370,11 +364,12 @@ static tether_status_t lend(const caller_t *c, tether_book_t *book, tether_loan_
     if (status != TETHER_CONFLICT)
         return status;
     tether_wait_t how = {.deadline = timeout < 0 ? TETHER_FOREVER : tether_now() + (uint64_t)timeout, .cancellable = true};
-    status = await(c, on_claim, &claim, &how);
+    status = await(c, wait_on_claim, &claim, &how);
     if (status == TETHER_OK)
         return status;
     tether_status_t left = tether_borrow_leave(&claim, NULL, NULL);
-    return status == TETHER_TIMEOUT && left != TETHER_CONFLICT ? left : status; /* what is granted and unwanted the caller ends */
+    /* Granted in the last instant; what is granted and unwanted the caller ends. */
+    return (status == TETHER_TIMEOUT || status == TETHER_DEADLOCK) && left != TETHER_CONFLICT ? left : status;
 }
 
 static void end_borrow(const caller_t *c, TetherBorrow *borrow)

@@ -384,7 +384,7 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost
 {
     bool failed = job->outcome == OUTCOME_FAILED;
     tether_task_t *task = &job->task;
-    if (task->loans != NULL)
+    if (tether_task_borrows(task))
         borrows_end(st, job);
     /* Letting a value go may run Python code: while we are still attached, if nobody wants it. */
     if (tether_task_is_loose(task) && !failed)

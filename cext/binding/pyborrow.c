@@ -208,15 +208,17 @@ PyObject *borrow_one(const lending_t *from, size_t start, size_t stop, PyObject 
 static PyObject *handles_new(state_t *st, PyObject *source, borrow_t *lender, bool exclusive, const size_t *bounds, size_t n,
                              tether_loan_t ***loans)
 {
-    PyObject *list = PyList_New((Py_ssize_t)n);
+    /* Not a list of n: for want of memory for its items free-threaded 3.13 lets go of those that a former list had. */
+    PyObject *list = PyList_New(0);
     *loans = PyMem_Malloc((n ? n : 1) * sizeof **loans);
     if (list == NULL || *loans == NULL)
         goto failed;
     for (size_t i = 0; i < n; i++) {
         borrow_t *b = handle_new(st, source, lender, exclusive, bounds[i], bounds[i + 1]);
-        if (b == NULL)
+        int r = b ? PyList_Append(list, (PyObject *)b) : -1;
+        Py_XDECREF(b);
+        if (r < 0)
             goto failed;
-        PyList_SET_ITEM(list, (Py_ssize_t)i, (PyObject *)b);
         (*loans)[i] = &b->loan;
     }
     return list;

@@ -4,14 +4,6 @@
 
 #include <stddef.h>
 
-#ifdef Py_GIL_DISABLED
-#define BEGIN_ALONE(o) Py_BEGIN_CRITICAL_SECTION(o)
-#define END_ALONE() Py_END_CRITICAL_SECTION()
-#else
-#define BEGIN_ALONE(o) {
-#define END_ALONE() }
-#endif
-
 PyObject *owned_text(owned_t *o)
 {
     PyObject *value, *text = NULL;

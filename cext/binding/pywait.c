@@ -85,23 +85,24 @@ static void raise_deadlock(state_t *st, tether_wait_t *how)
 /* Are there threads of the program that the runtime may not have met? Any of them could give back what the root has borrowed. */
 static bool has_strangers(state_t *st)
 {
-    PyObject *active = st->threading ? dict_item(st->threading, "_active") : NULL;
-    PyObject *threads = active && PyDict_Check(active) ? PyDict_Values(active) : NULL;
-    Py_ssize_t others = 0;
-    for (Py_ssize_t i = 0; threads != NULL && i < PyList_GET_SIZE(threads); i++)
-        others += strcmp(Py_TYPE(PyList_GET_ITEM(threads, i))->tp_name, "CrewThread") != 0;
-    if (threads == NULL)
-        PyErr_Clear();
-    Py_XDECREF(threads);
-    Py_XDECREF(active);
-    return threads == NULL || others > 1;
+    PyObject *active = st->threading ? dict_item(st->threading, "_active") : NULL, *thread;
+    if (active == NULL || !PyDict_Check(active)) {
+        PyErr_Clear(); /* no memory to look it up */
+        Py_XDECREF(active);
+        return true;
+    }
+    Py_ssize_t others = 0, pos = 0;
+    BEGIN_ALONE(active); /* no list is made: there may be no memory for it */
+    while (PyDict_Next(active, &pos, NULL, &thread))
+        others += strcmp(Py_TYPE(thread)->tp_name, "CrewThread") != 0;
+    END_ALONE();
+    Py_DECREF(active);
+    return others > 1;
 }
 
-typedef tether_status_t wait_fn(tether_thread_t *thread, void *what, tether_wait_t *how);
-
-static tether_status_t on_task(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_task(t, what, how); }
-static tether_status_t on_scope(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_wait_scope(t, what, how); }
-static tether_status_t on_claim(tether_thread_t *t, void *what, tether_wait_t *how) { return tether_borrow_wait(t, what, how); }
+tether_status_t wait_on_task(tether_thread_t *t, void *task, tether_wait_t *how) { return tether_wait_task(t, task, how); }
+tether_status_t wait_on_scope(tether_thread_t *t, void *scope, tether_wait_t *how) { return tether_wait_scope(t, scope, how); }
+tether_status_t wait_on_claim(tether_thread_t *t, void *claim, tether_wait_t *how) { return tether_borrow_wait(t, claim, how); }
 static tether_status_t on_clock(tether_thread_t *t, void *what, tether_wait_t *how)
 {
     (void)what;
@@ -135,7 +136,7 @@ static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *wh
     tether_wait_enter(thread);
     tether_status_t status = wait(thread, what, how);
     tether_wait_leave(thread);
-    if (wait == on_claim)
+    if (wait == wait_on_claim)
         attach_for_claim(ts, &(answer_t){what, status});
     else
         PyEval_RestoreThread(ts);
@@ -170,10 +171,11 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
 {
     *raised = false;
     how->slices = thread->ident == st->main_thread;
-    how->strangers = tether_lane_movables(st->rt) > 0 && has_strangers(st);
+    /* Only who waits for ever can be deadlocked, and only borrows can be given back by whom the runtime has not met. */
+    how->strangers = how->deadline == TETHER_FOREVER && tether_lane_movables(st->rt) > 0 && has_strangers(st);
 #ifdef Py_GIL_DISABLED
     uint64_t pause = FIRST_COLLECTION;
-    how->look = wait == on_claim ? tether_now() + pause : 0;
+    how->look = wait == wait_on_claim ? tether_now() + pause : 0;
 #endif
     for (;;) {
         tether_status_t status = detached(thread, wait, what, how);
@@ -186,7 +188,7 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
             if (!*raised && tether_runtime_foreign(load_relaxed(&thread->rt)))
                 *raised = wait == on_clock ? (thread = need_thread(st)) == NULL : need_own(st, load_relaxed(&thread->rt)) < 0;
 #ifdef Py_GIL_DISABLED
-            if (!*raised && wait == on_claim)
+            if (!*raised && wait == wait_on_claim)
                 collect_views(what, how, &pause);
 #endif
         } else {
@@ -221,7 +223,7 @@ static int raise_for(state_t *st, tether_thread_t *thread, tether_status_t statu
 
 tether_status_t wait_claim(state_t *st, tether_thread_t *thread, tether_claim_t *claim, tether_wait_t *how, bool *raised)
 {
-    return keep_waiting(st, thread, on_claim, claim, how, raised);
+    return keep_waiting(st, thread, wait_on_claim, claim, how, raised);
 }
 
 void wait_raise(state_t *st, tether_thread_t *thread, tether_status_t status, tether_wait_t *how)
@@ -234,7 +236,7 @@ int wait_job(state_t *st, tether_thread_t *thread, job_t *job, uint64_t deadline
     tether_wait_t how = {.deadline = deadline, .cancellable = true,
                          .help = deadline == TETHER_FOREVER && may_run_here(st, thread)};
     bool raised;
-    tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
+    tether_status_t status = keep_waiting(st, thread, wait_on_task, &job->task, &how, &raised);
     if (status == TETHER_TIMEOUT && !raised) {
         PyObject *name, *site;
         if (job_describe(job, &name, &site))
@@ -250,7 +252,7 @@ int wait_job_shielded(state_t *st, tether_thread_t *thread, job_t *job)
 {
     tether_wait_t how = {.deadline = TETHER_FOREVER, .help = may_run_here(st, thread)};
     bool raised;
-    tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
+    tether_status_t status = keep_waiting(st, thread, wait_on_task, &job->task, &how, &raised);
     return raise_for(st, thread, status, &how, raised);
 }
 
@@ -276,7 +278,7 @@ void wait_job_quietly(state_t *st, tether_thread_t *thread, job_t *job)
     bool raised;
     for (;;) {
         tether_wait_t how = {.deadline = TETHER_FOREVER};
-        tether_status_t status = keep_waiting(st, thread, on_task, &job->task, &how, &raised);
+        tether_status_t status = keep_waiting(st, thread, wait_on_task, &job->task, &how, &raised);
         if (!raised) {
             if (status == TETHER_DEADLOCK)
                 wait_forget(&how);
@@ -301,7 +303,7 @@ tether_status_t wait_scope(state_t *st, tether_thread_t *thread, tether_scope_t 
 {
     tether_wait_t how = {.deadline = TETHER_FOREVER, .cancellable = cancellable, .help = may_run_here(st, thread)};
     bool raised;
-    tether_status_t status = keep_waiting(st, thread, on_scope, scope, &how, &raised);
+    tether_status_t status = keep_waiting(st, thread, wait_on_scope, scope, &how, &raised);
     if (raised)
         return TETHER_INTERRUPTED;
     if (status == TETHER_CANCELLED) { /* not by way of an exception: there may be no memory for one */

@@ -108,12 +108,12 @@ static PyObject *ref_native_id(PyObject *self, void *unused)
     ref_t *ref = (ref_t *)self;
     if (ref->job == NULL) {
         tether_thread_t *thread = need_thread(ref->st);
-        return thread ? PyLong_FromUnsignedLong(thread->native_id) : NULL;
+        return thread ? PyLong_FromUnsignedLong(load_relaxed(&thread->native_id)) : NULL;
     }
     tether_thread_t *thread = load_acquire(&ref->job->task.thread);
     if (thread == NULL)
         Py_RETURN_NONE;
-    return PyLong_FromUnsignedLong(thread->native_id);
+    return PyLong_FromUnsignedLong(load_relaxed(&thread->native_id));
 }
 
 static PyObject *ref_is_alive(PyObject *self, PyObject *unused)

@@ -136,14 +136,10 @@ static int push_dict(walk_t *w, PyObject *dict)
     PyObject *key, *value;
     Py_ssize_t pos = 0;
     int r = 0;
-#ifdef Py_GIL_DISABLED
-    Py_BEGIN_CRITICAL_SECTION(dict);
-#endif
+    BEGIN_ALONE(dict);
     while (r == 0 && PyDict_Next(dict, &pos, &key, &value))
         r = push(w, key) < 0 || push(w, value) < 0 ? -1 : 0;
-#ifdef Py_GIL_DISABLED
-    Py_END_CRITICAL_SECTION();
-#endif
+    END_ALONE();
     return r;
 }
 
@@ -179,13 +175,9 @@ static int push_contents(walk_t *w, PyObject *obj)
     int r = 0;
     if (type->tp_traverse == NULL || !PyObject_IS_GC(obj))
         return 0;
-#ifdef Py_GIL_DISABLED
-    Py_BEGIN_CRITICAL_SECTION(obj);
-#endif
+    BEGIN_ALONE(obj);
     r = type->tp_traverse(obj, push_visited, w);
-#ifdef Py_GIL_DISABLED
-    Py_END_CRITICAL_SECTION();
-#endif
+    END_ALONE();
     return r;
 }
 

@@ -38,7 +38,7 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
 
 /* Waits for the end of a thread that tether_native_start made, and that has noted its tether_native_id. Afterwards the system
  * does not count it among the threads of the process any more. */
-void tether_native_join(pthread_t handle, const unsigned long *native_id);
+void tether_native_join(pthread_t handle, const _Atomic unsigned long *native_id);
 
 /* child() is called in the child of every fork, before anything else runs there. */
 void tether_native_at_fork(void (*child)(void));
@@ -54,6 +54,9 @@ void tether_native_precise_timers(void);
 
 /* The kernel's number of the calling thread. */
 unsigned long tether_native_id(void);
+
+/* Does that thread of this process run, or wait for a processor? false: it sleeps, is gone, or the system does not say. */
+bool tether_native_runs(unsigned long native_id);
 
 /* Lowest usable address of the calling thread's stack, and its size in bytes. */
 void tether_native_stack(char **lowest, size_t *size);

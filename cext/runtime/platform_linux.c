@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -88,11 +89,11 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
     return ok ? TETHER_OK : TETHER_NO_THREAD;
 }
 
-void tether_native_join(pthread_t handle, const unsigned long *native_id)
+void tether_native_join(pthread_t handle, const _Atomic unsigned long *native_id)
 {
     pthread_join(handle, NULL);
     /* The kernel wakes the joiner a moment before it takes the thread out of the process. */
-    for (int look = 0; look < 2000 && syscall(SYS_tgkill, getpid(), *native_id, 0) == 0; look++) {
+    for (int look = 0; look < 2000 && syscall(SYS_tgkill, getpid(), load_relaxed(native_id), 0) == 0; look++) {
         if (look < 20)
             sched_yield();
         else
@@ -114,6 +115,20 @@ void tether_native_name(const char *name)
 void tether_native_precise_timers(void) { prctl(PR_SET_TIMERSLACK, 1000ul, 0, 0, 0); }
 
 unsigned long tether_native_id(void) { return (unsigned long)syscall(SYS_gettid); }
+
+bool tether_native_runs(unsigned long native_id)
+{
+    char text[128]; /* "number (name) state ...": a name has 15 characters at most, any of them */
+    snprintf(text, sizeof text, "/proc/self/task/%lu/stat", native_id);
+    int fd = open(text, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end != NULL && strncmp(name_end, ") R", 3) == 0;
+}
 
 void tether_native_stack(char **lowest, size_t *size)
 {

@@ -74,7 +74,7 @@ void tether_thread_bind(tether_thread_t *t)
     pthread_once(&once, make_key);
     pthread_setspecific(at_exit_key, t); /* any value but NULL arms the destructor */
     tether_native_stack(&t->stack_low, &t->stack_size);
-    t->native_id = tether_native_id();
+    store_relaxed(&t->native_id, tether_native_id());
     t->ident = (unsigned long)pthread_self();
     tether_lock(&world);
     t->next_of_native = records;

@@ -57,6 +57,26 @@ static unsigned add_threads(tether_runtime_t *rt, unsigned n)
     return added;
 }
 
+/* Little CPU used may also mean that the machine has little to give: then a thread that computes can be seen waiting for a
+ * processor, and those that wait for it need no company. Of many threads only some are looked at. */
+static bool is_starved(tether_runtime_t *rt)
+{
+    enum { LOOK_AT = 32 };
+    unsigned long ids[LOOK_AT];
+    unsigned n = 0;
+    tether_lock(&rt->threads_lock);
+    for (tether_thread_t *t = rt->threads; t && n < LOOK_AT; t = t->next) {
+        ids[n] = load_relaxed(&t->native_id);
+        if (ids[n] != 0 && !load_relaxed(&t->exited) && !load_relaxed(&t->idle))
+            n++;
+    }
+    tether_unlock(&rt->threads_lock);
+    for (unsigned i = 0; i < n; i++)
+        if (tether_native_runs(ids[i]))
+            return true;
+    return false;
+}
+
 /* One look; returns how long to sleep. */
 static uint64_t look(tether_runtime_t *rt, look_t *l)
 {
@@ -88,7 +108,7 @@ static uint64_t look(tether_runtime_t *rt, look_t *l)
         /* A thread that blocks starts one task and stays with it. If more were started than that, threads are not what is
          * missing: small tasks that wait for one another leave the CPU idle for moments, too. */
         uint32_t busy = tether_crew_busy(rt);
-        bool all_blocked = used < elapsed / 2 && starts <= 2 * (uint64_t)(busy + 1);
+        bool all_blocked = used < elapsed / 2 && starts <= 2 * (uint64_t)(busy + 1) && !is_starved(rt);
         if (all_blocked || busy < rt->cores) {
             add_threads(rt, all_blocked ? l->batch : 1);
             l->batch = !all_blocked ? 1 : l->batch * 2 < BATCH_MOST ? l->batch * 2 : BATCH_MOST;
@@ -128,7 +148,7 @@ static void *ticker_main(void *arg)
     tether_ticker_t *ticker = &rt->ticker;
     tether_native_name("tether-ticker");
     tether_native_precise_timers();
-    ticker->native_id = tether_native_id();
+    store_relaxed(&ticker->native_id, tether_native_id());
     look_t l = {.now = tether_now(), .batch = 1};
     l.seen_work = l.unmoved = l.now;
     l.cpu = cpu_of_program(rt);
@@ -169,7 +189,7 @@ tether_status_t tether__ticker_start(tether_runtime_t *rt)
     tether_ticker_t *ticker = &rt->ticker;
     tether_status_t status = TETHER_OK;
     pthread_t former;
-    unsigned long former_id = 0;
+    _Atomic unsigned long former_id = 0;
     bool join = false;
     tether_lock(&ticker->lock);
     uint32_t state = load_relaxed(&ticker->state);
@@ -177,7 +197,7 @@ tether_status_t tether__ticker_start(tether_runtime_t *rt)
         store_relaxed(&ticker->state, TETHER_TICKER_AWAKE);
     } else if (state == TETHER_TICKER_GONE && !load_relaxed(&ticker->stop)) {
         pthread_t handle;
-        former_id = ticker->native_id;
+        store_relaxed(&former_id, load_relaxed(&ticker->native_id));
         status = tether_native_start(&handle, ticker_main, rt, 0);
         if (status == TETHER_OK) {
             store_relaxed(&ticker->state, TETHER_TICKER_AWAKE);
@@ -215,7 +235,7 @@ void tether_ticker_join_gone(tether_runtime_t *rt)
     tether_lock(&ticker->lock);
     bool gone = ticker->joinable && load_relaxed(&ticker->state) == TETHER_TICKER_GONE;
     pthread_t handle = ticker->handle;
-    unsigned long native_id = ticker->native_id;
+    _Atomic unsigned long native_id = load_relaxed(&ticker->native_id);
     if (gone)
         ticker->joinable = false; /* it cannot be called back any more */
     tether_unlock(&ticker->lock);

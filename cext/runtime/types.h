@@ -195,7 +195,7 @@ struct tether_thread {
     _Atomic bool exited;                /* a program's thread that has ended: the record may serve another */
     char *stack_low;
     size_t stack_size;
-    unsigned long native_id;            /* the kernel's number */
+    _Atomic unsigned long native_id;    /* the kernel's number; 0: no thread yet */
     unsigned long ident;                /* the C library's, as an integer */
     void *host, *host_face;             /* the host's own, for this thread */
     tether_task_t *spare;               /* free list of task blocks */
@@ -268,7 +268,7 @@ typedef struct {
     _Atomic uint32_t state;
     tether_parker_t parker;
     pthread_t handle;
-    unsigned long native_id;         /* the thread's; written by it, before it first takes the lock */
+    _Atomic unsigned long native_id; /* the thread's; written by it, before it first takes the lock */
     bool joinable;
     _Atomic bool stop;
 } tether_ticker_t;

@@ -46,7 +46,7 @@ static void *move_about(void *arg)
     host_t *host = grove->host;
     host_attach(host);
     tether_thread_t *thread = host_thread(host);
-    uint32_t seed = (uint32_t)thread->native_id * 2654435761u | 1;
+    uint32_t seed = (uint32_t)load_relaxed(&thread->native_id) * 2654435761u | 1;
     for (int i = 0; i < MOVES; i++) {
         tether_task_t *tasks[3];
         tether_node_t *scratch[3];

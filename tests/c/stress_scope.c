@@ -97,7 +97,7 @@ static void *run_blocks(void *arg)
 {
     host_t *host = arg;
     host_attach(host);
-    uint32_t seed = (uint32_t)host_thread(host)->native_id * 2654435761u | 1;
+    uint32_t seed = (uint32_t)load_relaxed(&host_thread(host)->native_id) * 2654435761u | 1;
     actor_t root = {.seed = seed, .depth = 3};
     for (int i = 0; i < SCALE(60, 8); i++) {
         block(host, &root, &seed);

@@ -113,3 +113,38 @@ TEST(a_thread_that_cannot_be_made_is_asked_for_again)
         sem_destroy(&ran);
     }
 }
+
+typedef struct {
+    _Atomic unsigned long id;
+    _Atomic bool computes;
+    tether_parker_t parker;
+} worker_t;
+
+static void *compute_then_sleep(void *arg)
+{
+    worker_t *worker = arg;
+    store_release(&worker->id, tether_native_id());
+    while (load_acquire(&worker->computes))
+        ;
+    while (tether_park(&worker->parker, TETHER_FOREVER) != TETHER_OK)
+        ;
+    return NULL;
+}
+
+TEST(a_thread_that_wants_a_processor_is_told_from_one_that_sleeps)
+{
+    worker_t worker = {.computes = true};
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, compute_then_sleep, &worker) == 0);
+    while (load_acquire(&worker.id) == 0)
+        usleep(1000);
+    CHECK(tether_native_runs(worker.id));
+    store_release(&worker.computes, false);
+    while (tether_native_runs(worker.id))
+        usleep(1000);
+    tether_unpark(&worker.parker);
+    pthread_join(thread, NULL);
+    while (tether_native_runs(worker.id))
+        usleep(1000); /* it is gone in a moment */
+    CHECK(!tether_native_runs(0));
+}

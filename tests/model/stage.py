@@ -208,10 +208,13 @@ class Stage:
         target = wait.target
         if isinstance(target, Scope):
             if target.alive():
-                fresh = actor.cancelled() and not target.noticed
-                if fresh:
-                    target.noticed = target.cancelled = True
-                return fresh
+                if target.noticed or not actor.cancelled():
+                    return False
+                # Nobody waits for a thread to begin to leave (see `blocked`): its children must not end first.
+                block = self.blocks[target]
+                poll(lambda: block.cancelled, f"who leaves scope {target.number} to notice that", PATIENCE)
+                target.noticed = target.cancelled = True
+                return True
             actor.wait = None
             expected = {self.world.settle(target)}
             if not isinstance(actor, Task) and expected == {("raised", CANCELLED)}:
@@ -462,7 +465,9 @@ class Stage:
         except AssertionError:
             raise AssertionError(f"statistics: {seen}, expected {expected}\n{self.tree()}") from None
         for task in world.tasks:
-            self.compare_task(task)
+            self.compare_state(task)
+        for task in world.tasks:  # now that each is known to have ended that the model says has
+            self.compare_owner(task)
         for scope in world.scopes:
             alive = {task for task in scope.children if task.live}
             assert set(self.blocks[scope].tasks()) == {self.refs[task] for task in alive}, f"children of {scope.number}"
@@ -483,14 +488,17 @@ class Stage:
             time.sleep(0.001)
         assert sorted(seen) == sorted(expected), where
 
-    def compare_task(self, task: Task) -> None:
-        owner = effective(task.owner)
+    def compare_state(self, task: Task) -> None:
         ref = self.refs[task]
-        assert ref.parent == (self.refs[owner] if owner is not None else None), f"the owner of {task.number}"
         states = {tether.TaskState.RUNNING, tether.TaskState.BLOCKED}
         if not task.live:
             states = {tether.TaskState.REAPED if task.reaped else tether.TaskState.EXITED}
         poll(lambda: ref.state in states, f"task {task.number}: {ref.state}, not {states}", PATIENCE)
+
+    def compare_owner(self, task: Task) -> None:
+        owner = effective(task.owner)
+        seen, expected = self.refs[task].parent, self.refs[owner] if owner is not None else None
+        assert seen == expected, f"the owner of task {task.number} is {seen}, not {expected}\n{self.tree()}"
 
     @staticmethod
     def tree() -> str:
