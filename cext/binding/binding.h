@@ -519,7 +519,8 @@ bool anchor_enter(state_t *st, tether_thread_t *thread, PyThreadState *(*make)(P
 void anchor_leave(state_t *st);   /* is about to delete it */
 void anchor_left(state_t *st);    /* has deleted it */
 void anchor_weigh(state_t *st);   /* a task may have been the last */
-void anchor_settle(state_t *st, tether_thread_t *thread); /* who calls has seen a task's end and may leave for good; lets the GIL go */
+/* Who calls has seen a task's end and may leave for good. Lets the GIL go. */
+void anchor_settle(state_t *st, tether_thread_t *thread);
 void anchor_sweep(state_t *st);   /* the interpreter goes, and no thread of the crew can attach any more */
 
 #endif

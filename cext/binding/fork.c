@@ -21,8 +21,9 @@ int need_own_source(state_t *st, tether_runtime_t *rt)
 {
     if (!tether_runtime_foreign(rt))
         return 0;
-    PyErr_SetString(st->ForkedError, "this belongs to the parent process, which forked this one: what is lent of it is not known "
-                                     "here. Make a new one");
+    PyErr_SetString(st->ForkedError,
+                    "this belongs to the parent process, which forked this one: what is lent of it is not known here. Make a "
+                    "new one");
     return -1;
 }
 

@@ -282,8 +282,10 @@ static PyObject *guard_detach(PyObject *self, PyObject *unused)
     if (!is_static(job)) {
         PyObject *name = job_name(job);
         if (name != NULL)
-            PyErr_Format(st->OwnershipError, "task '%U' borrows: it cannot be detached, or it might outlive what it borrows. Join it, "
-                                             "or give it a region of its own", name);
+            PyErr_Format(st->OwnershipError,
+                         "task '%U' borrows: it cannot be detached, or it might outlive what it borrows. Join it, or give it a "
+                         "region of its own",
+                         name);
         Py_XDECREF(name);
         return NULL;
     }

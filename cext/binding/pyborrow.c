@@ -305,7 +305,8 @@ static void raise_in_use(borrow_t *b)
     }
     PyObject *what = source_text(b->st, b->source);
     if (what != NULL)
-        PyErr_Format(b->st->BorrowError, "a raw view (a memoryview or an array) of this borrow of %U exists; let go of it first", what);
+        PyErr_Format(b->st->BorrowError,
+                     "a raw view (a memoryview or an array) of this borrow of %U exists; let go of it first", what);
     Py_XDECREF(what);
 }
 
@@ -429,7 +430,8 @@ static PyObject *borrow_get_value(PyObject *self, void *unused)
     (void)unused;
     borrow_t *b = (borrow_t *)self;
     if (Py_TYPE(b->source) != b->st->owned_type)
-        return PyErr_Format(PyExc_AttributeError, "a borrow of a region has no value: it is the memory (buffer protocol, [], view)");
+        return PyErr_Format(PyExc_AttributeError,
+                            "a borrow of a region has no value: it is the memory (buffer protocol, [], view)");
     if (!begin_view(b))
         return NULL;
     PyObject *value = owned_value((owned_t *)b->source);
@@ -842,6 +844,7 @@ static PyType_Slot exclusive_slots[] = {
 
 enum { BORROW_FLAGS = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE };
 
-PyType_Spec shared_spec = {.name = "tether.Shared", .basicsize = sizeof(borrow_t), .flags = BORROW_FLAGS, .slots = shared_slots};
+PyType_Spec shared_spec = {
+    .name = "tether.Shared", .basicsize = sizeof(borrow_t), .flags = BORROW_FLAGS, .slots = shared_slots};
 PyType_Spec exclusive_spec = {
     .name = "tether.Exclusive", .basicsize = sizeof(borrow_t), .flags = BORROW_FLAGS, .slots = exclusive_slots};

@@ -45,7 +45,8 @@ static tether_thread_t *need_owner(held_t *h, const char *verb)
         return thread;
     PyObject *name = owner ? job_name(job_of((tether_task_t *)owner)) : PyUnicode_FromString("the root (the program's own threads)");
     if (name != NULL)
-        PyErr_Format(h->st->OwnershipError, "only the owner may %s this %.100s, and that is %U", verb, Py_TYPE(h)->tp_name, name);
+        PyErr_Format(h->st->OwnershipError,
+                     "only the owner may %s this %.100s, and that is %U", verb, Py_TYPE(h)->tp_name, name);
     Py_XDECREF(name);
     tether_node_unref(thread, owner);
     return NULL;
@@ -147,7 +148,8 @@ static PyObject *held_get_foreign(PyObject *self, void *unused)
 static PyObject *held_no_copy(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return PyErr_Format(PyExc_TypeError, "a %.100s cannot be copied or pickled: it has exactly one owner", Py_TYPE(self)->tp_name);
+    return PyErr_Format(PyExc_TypeError,
+                        "a %.100s cannot be copied or pickled: it has exactly one owner", Py_TYPE(self)->tp_name);
 }
 
 static int held_traverse(PyObject *self, visitproc visit, void *arg)

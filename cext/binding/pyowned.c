@@ -138,7 +138,10 @@ static PyObject *lend(owned_t *o, bool exclusive, PyObject *args, PyObject *kwar
     return lent;
 }
 
-static PyObject *owned_share(PyObject *self, PyObject *args, PyObject *kwargs) { return lend((owned_t *)self, false, args, kwargs); }
+static PyObject *owned_share(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return lend((owned_t *)self, false, args, kwargs);
+}
 
 static PyObject *owned_borrow_mut(PyObject *self, PyObject *args, PyObject *kwargs)
 {

@@ -177,7 +177,8 @@ static PyObject *region_open(PyObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     bool changes = strcmp(mode, "r+") == 0, copy = strcmp(mode, "c") == 0;
     if (!changes && !copy && strcmp(mode, "r") != 0)
-        return PyErr_Format(PyExc_ValueError, "mode must be 'r' (read), 'r+' (read and write) or 'c' (private copy), not '%s'", mode);
+        return PyErr_Format(PyExc_ValueError,
+                            "mode must be 'r' (read), 'r+' (read and write) or 'c' (private copy), not '%s'", mode);
     if (name_from(name) < 0 || !PyUnicode_FSConverter(path, &bytes))
         return NULL;
     PyObject *zero = PyLong_FromLong(0), *label = NULL;
@@ -477,8 +478,9 @@ static PyObject *region_merge(PyObject *self, PyObject *other)
     region_t *whole = NULL;
     if (seize(o, "merge") != NULL) {
         if (!tether_region_may_merge(&r->core, &o->core)) {
-            PyErr_SetString(PyExc_ValueError, "merge takes the right-hand neighbour that was cut from the same region, with the "
-                                              "same protection");
+            PyErr_SetString(PyExc_ValueError,
+                            "merge takes the right-hand neighbour that was cut from the same region, with the same "
+                            "protection");
         } else if ((whole = region_alloc(r->st, r->name, r->mode)) != NULL) {
             int error = tether_region_merge(&r->core, &o->core, &whole->core);
             if (error != 0) {
@@ -564,7 +566,8 @@ static PyObject *region_advise(PyObject *self, PyObject *arg)
     for (int i = 0; names[i] != NULL; i++)
         if (PyUnicode_Check(arg) && PyUnicode_CompareWithASCIIString(arg, names[i]) == 0)
             return on_pages((region_t *)self, "advise on", advise_pages, advices[i]) < 0 ? NULL : Py_NewRef(Py_None);
-    return PyErr_Format(PyExc_ValueError, "advise() takes 'normal', 'sequential', 'random', 'willneed' or 'hugepage', not %R", arg);
+    return PyErr_Format(PyExc_ValueError,
+                        "advise() takes 'normal', 'sequential', 'random', 'willneed' or 'hugepage', not %R", arg);
 }
 
 static PyObject *region_enter(PyObject *self, PyObject *unused)

@@ -82,7 +82,7 @@ static void raise_deadlock(state_t *st, tether_wait_t *how)
     Py_DECREF(cycle);
 }
 
-/* Are there threads of the program that the runtime may not have met? Any of them could give back what the root has borrowed. */
+/* Has the program threads that the runtime may not have met? Any of them could give back what the root has borrowed. */
 static bool has_strangers(state_t *st)
 {
     PyObject *active = st->threading ? dict_item(st->threading, "_active") : NULL, *thread;

@@ -181,8 +181,8 @@ tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node
             continue;
         tether_task_t *found = NULL;
         tether_lock(&lane->lock);
-        int looked = 0;
-        for (tether_task_t *t = (native ? &lane->natives : &lane->queue)->tail; t && !found && looked < LOOK_AT; t = t->prev, looked++)
+        tether_task_t *t = (native ? &lane->natives : &lane->queue)->tail;
+        for (int looked = 0; t && !found && looked < LOOK_AT; t = t->prev, looked++)
             if (tether_state(load_relaxed(&t->word)) == TETHER_QUEUED && !(t->apart && node->kind == TETHER_NODE_TASK) &&
                 must_end_before(t, node))
                 found = t;

@@ -27,7 +27,8 @@ tether_task_t *tether_lane_take(tether_thread_t *thread);
 tether_task_t *tether_lane_take_native(tether_thread_t *thread);
 
 /* Claims a task that must end before `node` does: one of a scope opened inside node's subtree (runtime rule: a waiting
- * thread may run nothing else). Looks at the newest few of each lane only. NULL: none found. native: native ones only, else no native ones. */
+ * thread may run nothing else). Looks at the newest few of each lane only. NULL: none found. native: native ones only, else no
+ * native ones. */
 tether_task_t *tether_lane_take_below(tether_thread_t *thread, const tether_node_t *node, bool native);
 
 /* Sums over the lanes. queued is a hint unless exact, which takes the locks. */

@@ -1,6 +1,6 @@
 /* Adaptive spinning: a wait looks for a bounded time before it sleeps in the kernel, since a kernel wake-up costs 25-50 us
- * and what is waited for is often nearly there. Each thread keeps its own bound: a wait that was over soon, spinning or asleep, moves it to about
- * twice that time; a long one halves it (as adaptive mutexes do). On a single core nobody spins. */
+ * and what is waited for is often nearly there. Each thread keeps its own bound: a wait that was over soon, spinning or asleep,
+ * moves it to about twice that time; a long one halves it (as adaptive mutexes do). On a single core nobody spins. */
 #ifndef TETHER_SPIN_H
 #define TETHER_SPIN_H
 

@@ -51,13 +51,13 @@ bool tether_task_reap(tether_task_t *task);
  * of a scope, which has forgotten it. */
 void tether_task_put_back(tether_task_t *task);
 
-/* The same as tether_task_reap, but not of a task with one of the flags `refuse`. *before: the word that the exchange replaced. */
+/* As tether_task_reap, but not of a task with one of the flags `refuse`. *before: the word that the exchange replaced. */
 bool tether_task_take(tether_task_t *task, uint32_t refuse, uint32_t *before);
 
 /* The guard lets go (flags: LOOSE with ADOPTED or DETACHED). true: the task has ended, so the caller must reap and release. */
 bool tether_task_loosen(tether_task_t *task, uint32_t flags);
 
-/* The same for an armed guard; false: it is not armed (any more), nothing was done. *ended: the caller must reap and release. */
+/* For an armed guard; false: it is not armed (any more), nothing was done. *ended: the caller must reap and release. */
 bool tether_task_disarm(tether_task_t *task, uint32_t flags, bool *ended);
 
 /* Asks the task to end. Sets CANCEL (and `also`); wakes it if it sleeps in a wait of tether.

@@ -21,7 +21,7 @@ static inline tether_thread_t *tether_thread(tether_runtime_t *rt)
     return tether__thread_find(rt);
 }
 
-/* A fresh record in rt->threads, for a thread of the crew or of the program, bound to no native thread yet. NULL: out of memory. */
+/* A fresh record in rt->threads, of the crew or of the program, bound to no native thread yet. NULL: out of memory. */
 tether_thread_t *tether_thread_new(tether_runtime_t *rt, bool crew);
 
 /* Binds a record to the calling native thread. */

@@ -242,8 +242,8 @@ typedef struct {
     void (*run)(tether_thread_t *thread, tether_task_t *task);
     /* The same of a native task: called and returning detached. NULL: there are none. */
     void (*run_native)(tether_thread_t *thread, tether_task_t *task);
-    /* The last reference to a block is gone, on a thread that may be away. Clears the host's part and answers true, or keeps the block
-     * until it can, and then calls tether__task_recycle. May be NULL. */
+    /* The last reference to a block is gone, on a thread that may be away. Clears the host's part and answers true, or keeps
+     * the block until it can, and then calls tether__task_recycle. May be NULL. */
     bool (*dispose)(tether_thread_t *thread, tether_task_t *task);
 } tether_host_t;
 
