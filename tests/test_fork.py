@@ -109,6 +109,7 @@ def test_child_of_a_running_parent_exits_normally(run_python):
     import os, sys, threading, tether, warnings
     warnings.simplefilter("ignore", DeprecationWarning)
     release = threading.Event()
+    tether.options(dedicated=True).spawn(int).join()  # see PRELUDE
     guard = tether.options(dedicated=True).spawn(release.wait, {WAIT})
     pid = os.fork()
     if pid == 0:

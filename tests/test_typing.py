@@ -129,7 +129,7 @@ USES = """
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed: the test extra has it up to 3.12")
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="no mypy here: the test extra has it up to 3.12")
 def test_checker_sees_types_from_head_to_tail(tmp_path):
     # G10
     (tmp_path / "uses.py").write_text(textwrap.dedent(USES))
