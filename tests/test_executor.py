@@ -7,9 +7,12 @@ import contextvars
 import gc
 import itertools
 import operator
+import signal
+import sys
 import threading
 import time
 import weakref
+from collections import deque
 from concurrent.futures import (
     FIRST_COMPLETED,
     FIRST_EXCEPTION,
@@ -27,6 +30,7 @@ from hypothesis import strategies as st
 
 import tether
 from support import WAIT, Token, await_event, os_threads, poll, run_dedicated, run_elsewhere
+from tether._pool import Pool
 
 
 class Boom(Exception):
@@ -63,6 +67,27 @@ class Busy:
 
     def __exit__(self, *exc_info):
         self.release.set()
+
+
+class Alarm(Exception):
+    """What the signal handler raises."""
+
+
+class Alarmed:
+    """A signal handler that raises an Alarm in the main thread, which sleeps by then."""
+
+    def __enter__(self):
+        def ring(*_):
+            raise Alarm
+
+        self.before = signal.signal(signal.SIGUSR1, ring)
+        return self
+
+    def ring(self):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    def __exit__(self, *exc_info):
+        signal.signal(signal.SIGUSR1, self.before)
 
 
 # ---- futures ----------------------------------------------------------------------------------------------------
@@ -275,6 +300,56 @@ def test_waits_of_concurrent_futures_on_one_worker(single, how):
         return 1 + future.result(timeout=WAIT)
 
     assert single.submit(down, 20).result() == 20
+
+
+def test_leaving_another_pool_lets_another_worker_take_over(single):
+    # G8: the block's end waits for a call of the inner pool, and that for one of ours.
+    def outer():
+        with tether.Executor(1) as inner:
+            future = inner.submit(lambda: single.submit(int, "7").result())
+        return future.result()
+
+    assert single.submit(outer).result(WAIT) == 7
+
+
+class Interrupting(deque):
+    """A queue for whose last cell another thread comes in between, and which another worker finds empty meanwhile."""
+
+    def __init__(self, pool, come, looked):
+        super().__init__()
+        self.pool, self.come, self.looked = pool, come, looked
+        self.armed = False
+
+    def pop(self):
+        if self.armed:
+            self.armed = False
+            self.pool.submit(self.come)
+        cell = super().pop()
+        if cell:
+            self.looked()
+        return cell
+
+
+def test_call_that_comes_while_the_queue_is_trimmed_is_begun():
+    # G8: the worker that trims waits for what tether does not know of, so the idle one has to begin it.
+    come, free = threading.Event(), threading.Event()
+    with tether.Executor(2) as pool:
+
+        def looked():
+            free.set()
+            poll(lambda: pool._pool.idle, "the other worker to fall asleep")
+
+        queue = pool._pool.queue = Interrupting(pool, come.set, looked)
+        busy = pool.submit(await_event, free)
+        poll(busy.running, "the other worker")
+
+        def outer():
+            future = pool.submit(setattr, queue, "armed", True)
+            future.result()
+            free.set()
+            await_event(come)
+
+        pool.submit(outer).result(WAIT)
 
 
 def test_wait_for_a_call_that_runs_lets_another_worker_take_over():
@@ -730,6 +805,90 @@ def test_interrupt_while_waiting_for_a_result(run_python):
     assert run_python(code, check=True).out == "interrupted\n"
 
 
+WAITS = {
+    "result": lambda pool, future: future.result(),
+    "exception": lambda pool, future: future.exception(),
+    "map": lambda pool, future: list(pool.map(lambda _: future.result(), [1])),
+    "shutdown": lambda pool, future: pool.shutdown(),
+}
+
+
+@pytest.mark.parametrize("how", WAITS)
+def test_signal_handler_that_raises_ends_a_wait_with_just_that(how):
+    # G12: no group is made of it.
+    gate = threading.Event()
+    pool = tether.Executor(2)
+    with Alarmed() as alarm:
+
+        def call():
+            poll(lambda: "_bell.py" in sys._current_frames()[main].f_code.co_filename, "the wait")
+            alarm.ring()
+            await_event(gate)
+
+        main = threading.main_thread().ident
+        future = pool.submit(call)
+        try:
+            with pytest.raises(Alarm):
+                WAITS[how](pool, future)
+        finally:
+            gate.set()
+            pool.shutdown()
+
+
+def test_interrupt_while_a_worker_starts_is_not_lost(monkeypatch):
+    # G12, fault 5: it comes while submit waits for the worker to begin; and there are no more workers for it.
+    begin = Pool._work
+
+    def work(self, worker):
+        ring()
+        return begin(self, worker)
+
+    with Alarmed() as alarm, tether.Executor(1) as pool:
+
+        def ring():
+            monkeypatch.setattr(Pool, "_work", begin)
+            alarm.ring()
+            poll(raised.is_set, "the interrupt")
+
+        raised = threading.Event()
+        monkeypatch.setattr(Pool, "_work", work)
+        with pytest.raises(Alarm):
+            try:
+                pool.submit(int)
+            finally:
+                raised.set()
+        list(pool.map(abs, range(10)))
+        assert (len(pool._pool.alive), len(pool._pool.permits)) == (1, 0)
+
+
+def test_iterator_of_map_that_is_left_at_exit_is_silent(run_python):
+    code = """
+        import tether
+        pool = tether.Executor(1)
+        results = pool.map(abs, range(5))
+        next(results)
+    """
+    done = run_python(code, check=True)
+    assert (done.out, done.err) == ("", "")
+
+
+def test_child_that_exits_inside_of_a_call_is_silent(run_python):
+    # fault 12: nobody waits there for the call's end.
+    code = """
+        import os, sys, warnings, tether
+        warnings.simplefilter("ignore")
+        def call():
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(0)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with tether.Executor(1) as pool:
+            print(pool.submit(call).result())
+    """
+    done = run_python(code, check=True)
+    assert (done.out, done.err) == ("0\n", "")
+
+
 def test_forked_child_is_told(run_python):
     # fault 12
     code = """
@@ -773,6 +932,19 @@ def test_is_a_thread_pool_executor():
         assert [thread.name for thread in pool._threads] == ["prefix_0"]
     assert pool._shutdown
     assert tether.Executor()._max_workers == ThreadPoolExecutor()._max_workers
+
+
+class Two:
+    """An integer that is no int, such as NumPy's."""
+
+    def __index__(self):
+        return 2
+
+
+@pytest.mark.parametrize("workers", [Two(), sys.maxsize, 2**70])
+def test_any_number_of_workers_will_do(workers):
+    with tether.Executor(workers) as pool:
+        assert list(pool.map(abs, range(5), chunksize=2**70, buffersize=2**70)) == list(range(5))
 
 
 def test_wrong_arguments_are_refused():

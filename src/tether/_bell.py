@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from . import _core
+from ._errors import ForkedError
 
 __all__ = ["wait_for"]
 
@@ -16,9 +18,23 @@ def wait_for(
 
     ``subscribe`` is given the function to call, from anywhere, when that may be so; ``over`` is asked after it.
 
-    Raises: Cancelled.
+    Raises: Cancelled; what a signal handler raises.
     """
+
+    def ring() -> None:
+        with suppress(ForkedError):  # in a child, the one who sleeps is the parent's
+            bell.cancel()
+
+    failure: Exception | None = None
     with _core.scope() as bell:  # cancelling it ends the sleep in its block
-        subscribe(bell.cancel)
-        if not over():
-            _core.sleep(float("inf") if timeout is None else max(0.0, timeout))
+        try:
+            subscribe(ring)
+            if not over():
+                _core.sleep(float("inf") if timeout is None else max(0.0, timeout))
+        except Exception as error:  # of which the scope would make a group; others go through it as they are
+            failure = error
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure

@@ -13,17 +13,20 @@ the last one ended. Being wrong is cheap: a batch that takes far longer than it 
 from __future__ import annotations
 
 import functools
+import operator
 import os
+import sys
 import types
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, SupportsIndex
 
-__all__ = ["Pace", "cores", "key_of"]
+__all__ = ["MOST_WORKERS", "Pace", "cores", "count_of", "key_of"]
 
 TARGET = 1e-3  # seconds of a batch
 GROWTH = 8  # most times that a batch is larger than the last one measured: its time may have been mostly overhead
 MOST = 1 << 14  # items of a batch: bounds the look-ahead
 WIDE = 32  # batches on the way, when a batch is one item that may be waiting for something
+MOST_WORKERS = 1 << 16  # more threads than a process gets; asking for more is asking for no limit
 _KEPT = 512  # functions whose cost is remembered
 
 _costs: dict[Hashable, float] = {}
@@ -36,6 +39,21 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux
         return os.cpu_count() or 1
+
+
+def count_of(name: str, value: SupportsIndex | None, most: int = sys.maxsize) -> int | None:
+    """None, or a number from 1 on, and ``most`` for a larger one. Raises TypeError, ValueError."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}") from None
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, not {count}")
+    return min(count, most)
 
 
 def key_of(fn: Callable[..., Any]) -> Hashable:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
+import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import copy_context
 from itertools import islice, starmap
 from typing import Any, ParamSpec, TypeVar
 
+from ._behind import behind
 from ._future import PoolFuture
 from ._pool import CLOSED, Pool
 
@@ -63,8 +67,12 @@ class Executor(ThreadPoolExecutor):
         if max_workers is None:
             cores: int | None = getattr(os, "process_cpu_count", os.cpu_count)()
             max_workers = min(32, (cores or 1) + 4)
-        if isinstance(max_workers, bool) or not isinstance(max_workers, int):
-            raise TypeError(f"max_workers must be an int or None, not {type(max_workers).__name__}")
+        try:
+            if isinstance(max_workers, bool):
+                raise TypeError
+            max_workers = operator.index(max_workers)
+        except TypeError:
+            raise TypeError(f"max_workers must be an int or None, not {type(max_workers).__name__}") from None
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -131,6 +139,9 @@ class Executor(ThreadPoolExecutor):
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         deadline = None if timeout is None else timeout + time.monotonic()
+        chunksize = min(chunksize, sys.maxsize)
+        if buffersize is not None:
+            buffersize = min(buffersize, sys.maxsize)
         items = zip(*iterables, strict=False)
         chunks = iter(lambda: list(islice(items, chunksize)), [])
         futures = deque(self.submit(_chunk, fn, chunk) for chunk in islice(chunks, buffersize))
@@ -142,6 +153,8 @@ class Executor(ThreadPoolExecutor):
         Parameters:
             wait: return when all calls and the workers have ended. A cancellation point of tether.
             cancel_futures: cancel what has not begun.
+
+        Inside of a call of another executor, another worker takes over there while this waits, as in ``result``.
 
         Raises: RuntimeError, if one of its own workers would wait for itself.
         """
@@ -155,7 +168,8 @@ class Executor(ThreadPoolExecutor):
                     "a worker of this executor waits in shutdown() for all workers, and so for itself: "
                     "use shutdown(wait=False) inside of its calls"
                 )
-            pool.wait()
+            with behind.get() or nullcontext():
+                pool.wait()
 
 
 class _Queue:

@@ -6,9 +6,9 @@ Two decisions are taken by one atomic operation each.
 that runs it itself, or ``cancel()``, goes on; everyone else finds the cell empty.
 
 *Who is told.* The condition that the methods of the base class use is made when one of them first asks for it, by
-``setdefault`` in the future's dict, and whoever finishes the future puts `_UNASKED` there by ``setdefault``, after the
+``setdefault`` in the future's dict, and whoever finishes the future puts `_unasked` there by ``setdefault``, after the
 result. If that finds a condition, there may be waiters and callbacks, and they are told under it, as in the base class.
-Else nobody has asked yet, and whoever does finds `_UNASKED`, and so knows that the future has finished.
+Else nobody has asked yet, and whoever does finds `_unasked`, and so knows that the future has finished.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ R = TypeVar("R")
 Call = tuple["PoolFuture[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any], Context]
 Cell = list[Call]
 
-_UNASKED: Any = object()
 _ENDED = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
 
@@ -64,6 +63,7 @@ class PoolFuture(Future[R]):
     _state: str = PENDING
     _result: R | None = None
     _exception: BaseException | None = None
+    _unasked: Any = object()  # here, and not a global: those may be gone when the interpreter ends
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -77,7 +77,7 @@ class PoolFuture(Future[R]):
         condition = mine.get("_asked")
         if condition is None:
             condition = mine.setdefault("_asked", threading.Condition())
-        if condition is _UNASKED:  # it has finished, and nobody will be told any more
+        if condition is self._unasked:  # it has finished, and nobody will be told any more
             self._state = FINISHED  # maybe before `finish` comes to it
             condition = mine.setdefault("_asked_late", threading.Condition())
         return condition  # type: ignore[no-any-return]
@@ -98,8 +98,8 @@ class PoolFuture(Future[R]):
         """Called once, by whoever ran the call."""
         self._result = result
         self._exception = exception
-        condition = self.__dict__.setdefault("_asked", _UNASKED)
-        if condition is _UNASKED:
+        condition = self.__dict__.setdefault("_asked", self._unasked)
+        if condition is self._unasked:
             self._state = FINISHED
             return
         with condition:
@@ -113,6 +113,8 @@ class PoolFuture(Future[R]):
 
     def cancel(self) -> bool:
         """Cancels it if it has not begun: then it never will. Was that so, now or before?"""
+        if self.__dict__.get("_asked") is self._unasked:
+            return False  # it has finished
         with self._condition:
             try:
                 self._cell.pop()

@@ -34,7 +34,8 @@ from typing import Any
 from . import _core
 from ._behind import behind
 from ._bell import wait_for
-from ._errors import Cancelled, ForkedError, KilledTask, ShutdownError
+from ._chunking import MOST_WORKERS
+from ._errors import Cancelled, ForkedError, KilledTask, ShutdownError, TetherError
 from ._future import Cell, cancel_cell, run_cell
 
 __all__ = ["CLOSED", "Pool", "Worker"]
@@ -42,6 +43,8 @@ __all__ = ["CLOSED", "Pool", "Worker"]
 CLOSED = "cannot schedule new futures after shutdown"
 _GOING_DOWN = "cannot schedule new futures after interpreter shutdown"
 _HANDSHAKE = 1.0  # seconds that submit waits at most for a worker to begin
+
+_REFUSALS = (RuntimeError, MemoryError, TetherError)  # to start a thread, or to take a call; others are interrupts
 
 _DEEP = 32  # calls on top of one another on one worker: some 200 Python frames of the 1,000 that are the default limit
 _here = threading.local()
@@ -58,7 +61,7 @@ class Worker:
         self.lock.acquire()
         self.begun = threading.Lock()
         self.begun.acquire()
-        self.task: _core.TaskRef | None = None
+        self.tasks: list[_core.TaskRef] = []  # its task, from its start on
         self.entry: threading.Thread | None = None  # from its start on
         self.depth = 0
         self._mark = functools.partial(behind.set, self)
@@ -118,7 +121,7 @@ class Pool:
         self.name = name
         self.initialize = None if initializer is None else functools.partial(initializer, *initargs)
         self.queue: deque[Cell] = deque()
-        self.permits: deque[None] = deque([None] * most)
+        self.permits: deque[None] = deque(itertools.repeat(None, min(most, MOST_WORKERS)))
         self.idle: deque[threading.Lock] = deque()
         self.debts: deque[None] = deque()
         self.refusal: tuple[type[Exception], str] | None = None  # why submit takes no more
@@ -165,9 +168,12 @@ class Pool:
             refusal: BaseException = self.refused()  # closed meanwhile; the last worker may have looked before
         except BaseException as error:
             refusal = error  # there is no worker, and no thread to be had
-        with suppress(IndexError):
+        try:
             cell.pop()
-            raise refusal
+        except IndexError:  # somebody runs it, or has cancelled it: only an interrupt is news then
+            if isinstance(refusal, _REFUSALS):
+                return
+        raise refusal
 
     def wake(self) -> None:
         """Somebody should look at the queue: one that sleeps, or a new one if there is a permit."""
@@ -180,27 +186,26 @@ class Pool:
             self.permits.pop()
         except IndexError:
             return
+        worker = Worker(self)
         try:
-            self._start()
-        except BaseException:
-            self.permits.append(None)
-            if not self.alive:
+            self._start(worker)
+        except BaseException as error:
+            if not worker.tasks:  # it has not started: an interrupt may come at any time
+                self.permits.append(None)
+                self._ended(worker)
+            if isinstance(error, ShutdownError):
+                raise RuntimeError(_GOING_DOWN) from None
+            if worker.tasks or not self.alive or not isinstance(error, _REFUSALS):
                 raise
             # those that are alive will come to it
 
-    def _start(self) -> None:
-        worker = Worker(self)
+    def _start(self, worker: Worker) -> None:
         with self._books:
             self.alive.add(worker)
-        try:
-            _prepare()
-            options = _core.options(name=f"{self.name}_{next(self._names)}", dedicated=True, context=Context())
-            worker.task = options.spawn(self._work, worker).detach()
-        except BaseException as error:
-            self._ended(worker)
-            if isinstance(error, ShutdownError):
-                raise RuntimeError(_GOING_DOWN) from None
-            raise
+        _prepare()
+        options = _core.options(name=f"{self.name}_{next(self._names)}", dedicated=True, context=Context())
+        # One call of C, in which no interrupt comes: in between, one would drop the guard, and that waits for the task.
+        worker.tasks.extend(map(_core.JoinGuard.detach, map(options.spawn, (self._work,), (worker,))))
         # As Thread.start does. Else, with a GIL, whoever submits and then closes would never see a call begin.
         worker.begun.acquire(timeout=_HANDSHAKE)
 
@@ -221,10 +226,16 @@ class Pool:
 
     def trim(self) -> None:
         """Calls that were nested leave empty cells in the queue, mostly where the last ones were put."""
-        with suppress(IndexError):
+        try:
+            if self.queue[-1]:
+                return
             cell = self.queue.pop()
-            if cell:
-                self.queue.append(cell)
+        except IndexError:
+            return
+        if cell:  # it came in between
+            self.queue.append(cell)
+            if self.idle or self.permits:
+                self.wake()  # one that looked meanwhile has missed it
 
     # ---- the life of a worker
 
@@ -291,7 +302,7 @@ class Pool:
     def _ended(self, worker: Worker) -> None:
         with self._books:
             self.alive.discard(worker)
-            self._leaving = [gone for gone in self._leaving if gone.task is not None and gone.task.is_alive()]
+            self._leaving = [gone for gone in self._leaving if any(task.is_alive() for task in gone.tasks)]
             self._leaving.append(worker)
             listeners = [] if self.alive else self._listeners[:]
         for listener in listeners:
@@ -336,7 +347,7 @@ class Pool:
                 with self._books, suppress(ValueError, IndexError):  # an interrupt may have come before it was there
                     self._listeners.remove(listener[0])
         for worker in self._leaving:
-            while worker.task is not None and worker.task.is_alive():  # for the last few instructions
+            while any(task.is_alive() for task in worker.tasks):  # for the last few instructions
                 _core.sleep(1e-4)
 
     def forked(self) -> None:
