@@ -160,6 +160,19 @@ def test_inside_a_task():
     assert sorted(seen) == list(range(100))
 
 
+def test_any_integer_will_do():
+    class Two:
+        def __index__(self):
+            return 2
+
+    seen = []
+    tether.par_for(Two(), seen.append, grain=2**70)
+    assert sorted(seen) == [0, 1]
+    sizes = []
+    tether.par_for(tether.Region(4096), lambda part: sizes.append(len(part)), grain=2**70)
+    assert sizes == [4096]
+
+
 def test_wrong_arguments_are_refused_before_anything_starts():
     with pytest.raises(TypeError, match="callable"):
         tether.par_for(5, None)

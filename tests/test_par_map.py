@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import gc
@@ -18,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tether
-from support import Token, Unraisables, await_event, busy_statistics, poll, run_elsewhere
-from tether import _chunking
+from support import Token, Unraisables, await_event, busy_statistics, dedicated, poll, run_elsewhere
+from tether import _chunking, _flight
 
 
 def identity(x):
@@ -475,6 +476,29 @@ def test_dropping_the_object_and_keeping_its_iterator():
     assert list(results) == list(range(1000))
 
 
+def test_batch_that_ends_before_its_spawner_knows_its_task(monkeypatch):
+    # One that a task starts (workers=): spawned, run and ended while the thread of that task is held up.
+    start, consumer = _flight.Work._start, threading.get_ident()
+
+    def slow_start(self, batch):
+        if threading.get_ident() == consumer:
+            start(self, batch)
+            return
+        items, batch.items = batch.items, None
+        handle = self.spawn(self.run, items, batch)
+        poll(handle.done, "the batch")
+        seen = len(results_seen)
+        with contextlib.suppress(AssertionError):
+            poll(lambda: len(results_seen) > seen, "the consumer to come to it", 0.1)
+        batch.handle = handle
+
+    monkeypatch.setattr(_flight.Work, "_start", slow_start)
+    results_seen = []
+    for x in tether.par_map(identity, range(20), workers=2, chunksize=1, ordered=False):
+        results_seen.append(x)
+    assert sorted(results_seen) == list(range(20))
+
+
 def test_iterator_in_a_cycle_is_let_go_by_the_collector():
     # G5, fault 2: nothing waits there; the tasks end alone.
     gate = Gate()
@@ -697,6 +721,23 @@ def test_forked_child_has_nothing_of_a_live_iterator(run_python):
     run_python(code, check=True)
 
 
+@pytest.mark.parametrize("options", [{}, {"workers": 1}, {"workers": 2}, {"ordered": False}])
+def test_child_that_exits_inside_of_a_call_exits(run_python, options):
+    # fault 12: the iterator is the parent's, and so is what it would wait for.
+    code = f"""
+        import os, sys, tether, warnings
+        warnings.simplefilter("ignore")
+        def call(_):
+            pid = os.fork()
+            if pid == 0:
+                sys.exit(0)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(list(tether.par_map(call, range(3), **{options})))
+    """
+    done = run_python(code, check=True)
+    assert (done.out, done.err) == ("[0, 0, 0]\n", "")
+
+
 # ---- nesting, contexts -----------------------------------------------------------------------------------
 
 
@@ -756,6 +797,41 @@ def test_asking_an_iterator_from_inside_it_is_told_to_both(workers):
     results.close()
 
 
+def test_threads_that_meet_in_one_iterator_are_told():
+    # G20: without a GIL, too, where neither generators nor the iterators of itertools are safe.
+    for _ in range(20):
+        results = tether.par_map(identity, range(300), chunksize=7)
+        start = threading.Barrier(4)
+        got = []
+
+        def consume(results=results, start=start, got=got):
+            start.wait()
+            with contextlib.suppress(ValueError, RuntimeError):
+                for x in results:
+                    got.append(x)
+
+        threads = [threading.Thread(target=consume) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        results.close()
+        assert len(set(got)) == len(got) <= 300
+
+
+def test_closing_while_somebody_waits_for_a_result_is_refused():
+    gate = Gate()
+    results = tether.par_map(gate, [1])
+    consumer = dedicated(next, results)
+    poll(lambda: gate.entered, "the call")
+    try:
+        with pytest.raises(ValueError, match="cannot be closed while somebody waits"):
+            results.close()
+    finally:
+        gate.open.set()
+    assert consumer.join() == 1
+
+
 def test_source_may_be_another_one():
     squares = tether.par_map(lambda x: x * x, range(1000))
     assert list(tether.par_map(lambda x: x + 1, squares)) == [x * x + 1 for x in range(1000)]
@@ -777,6 +853,16 @@ def test_tasks_are_named():
 
 
 # ---- arguments -------------------------------------------------------------------------------------------
+
+
+def test_any_count_will_do():
+    class Two:
+        def __index__(self):
+            return 2
+
+    for count in (Two(), sys.maxsize, 2**70):
+        assert list(tether.par_map(identity, range(5), workers=count)) == list(range(5))
+        assert list(tether.par_map(identity, iter(range(5)), chunksize=count)) == list(range(5))
 
 
 def test_wrong_arguments_are_refused_before_anything_starts():

@@ -27,14 +27,15 @@ import functools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, repeat
 from operator import length_hint
 from time import perf_counter
 from typing import Any
 
 from . import _core
+from ._bell import wait_for
 from ._chunking import TARGET, Pace, cores
-from ._errors import Cancelled, KilledTask
+from ._errors import Cancelled, ForkedError, KilledTask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Work:
     spawn: Callable[..., Any] = _Direct
     permits: deque[None] | None = None
     done: deque[Batch] | None = None  # in the order in which they ended, where that is asked for
-    bell: _core.Scope | None = None  # in whose block the consumer sleeps
+    bell: Callable[[], object] | None = None  # wakes the consumer, if it sleeps
     ready: deque[Batch]  # made with the permits
 
     def __init__(
@@ -236,7 +237,7 @@ class Work:
                 self.done.append(batch)
                 bell = self.bell
                 if bell is not None:
-                    bell.cancel()
+                    bell()
 
     def _value(self, items: Sequence[Any], first: int) -> tuple[Any, float]:
         made = self._make()
@@ -352,7 +353,7 @@ class Flight:
         work.divides = workers is None and not self._pace.fixed
         if workers is not None:
             work.ready = deque()
-            work.permits = deque([None] * workers)
+            work.permits = deque(repeat(None, workers))
         if not ordered:
             work.ordered = False
             work.done = deque()
@@ -405,8 +406,10 @@ class Flight:
                 work.launch(batch)
 
     def _land(self, batch: Batch) -> Any:
-        if batch.handle is None:
+        while batch.handle is None:
             self._work.pump()
+            if batch.handle is None:  # a task has just spawned it, and is about to say so; it may even have ended
+                _core.sleep(1e-4)
         try:
             value, seconds = batch.handle.join()
         finally:
@@ -430,11 +433,13 @@ class Flight:
                 if batch.handle is not None and batch.handle.done() and not work.done:
                     work.flying.remove(batch)
                     return batch
-            with _core.scope() as bell:
-                work.bell = bell
-                if not work.done:
-                    _core.sleep(_SLICE)
-            work.bell = None
+            try:
+                wait_for(self._listen, lambda: bool(work.done), _SLICE)
+            finally:
+                work.bell = None
+
+    def _listen(self, ring: Callable[[], object]) -> None:
+        self._work.bell = ring
 
     def close(self) -> None:
         """Cancels what is on its way, and joins it. What that came to is of no interest any more."""
@@ -450,7 +455,7 @@ class Flight:
                     work.flying.clear()
                     scope.cancel()
                 scope.__exit__(None, None, None)
-        except (BaseExceptionGroup, SystemExit):
+        except (BaseExceptionGroup, SystemExit, ForkedError):
             pass
         finally:
             if self._bar is not None:

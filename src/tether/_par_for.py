@@ -6,10 +6,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, overload
 
-from ._chunking import Pace, cores
+from ._chunking import Pace, cores, count_of
 from ._core import Exclusive, Region
 from ._flight import Drained, Flight, Source, Work
-from ._par_map import check_count
 
 __all__ = ["par_for"]
 
@@ -54,20 +53,23 @@ def par_for(
     """
     if not callable(body):
         raise TypeError(f"par_for() needs a callable, not {type(body).__name__}")
-    check_count("grain", grain)
+    grain = count_of("grain", grain)
     if isinstance(over, (Region, Exclusive)):
         _over_parts(over, body, grain)
         return
-    if isinstance(over, bool) or not isinstance(over, (int, range)):
-        raise TypeError(f"par_for() goes over a number, a range or a region, not {type(over).__name__}")
-    indices = over if isinstance(over, range) else range(over)
+    try:
+        if isinstance(over, bool):
+            raise TypeError
+        indices = over if isinstance(over, range) else range(over)
+    except TypeError:
+        raise TypeError(f"par_for() goes over a number, a range or a region, not {type(over).__name__}") from None
     _run(Source(indices), body, Pace(body, grain, None))
 
 
 def _over_parts(whole: Region | Exclusive[Any], body: Callable[[Any], object], grain: int | None) -> None:
     cut = whole.chunks_mut if isinstance(whole, Region) else whole.chunks
     count = max(1, min(len(whole), _CHUNKS * cores()))
-    parts = deque(cut(count) if grain is None else cut(size=grain))
+    parts = deque(cut(count) if grain is None else cut(size=min(grain, max(1, len(whole)))))
     try:
         _run(Source(_popped(parts)), body, Pace(body, 1, None))
     finally:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, repeat, starmap
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar, overload
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar, overload
 
-from ._chunking import Pace
+from ._chunking import MOST_WORKERS, Pace, count_of
 from ._flight import Collected, Flight, Source, Work
 
-__all__ = ["ParMap", "check_count", "par_map"]
+__all__ = ["ParMap", "par_map"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -28,6 +30,7 @@ class _Bar(Protocol):
 Telling = bool | Callable[[int], object] | _Bar | None
 
 
+_EXECUTING = "par_map is already executing: somebody else is asking it for a result, maybe further down here"
 _FEW = 16  # items of a batch whose results are let go one by one
 
 
@@ -45,10 +48,7 @@ class _Turns:
 
     def __next__(self) -> Iterable[Any]:
         if self._busy:
-            self._disturbed = True
-            raise ValueError(
-                "par_map is already executing: somebody else is asking it for a result, maybe further down here"
-            )
+            self.refuse()
         self._busy = True
         try:
             batch = next(self._batches)
@@ -60,6 +60,34 @@ class _Turns:
             return batch
         batch.reverse()
         return map(batch.pop, repeat(-1, len(batch)))  # results may be large, and are not ours to keep
+
+    def refuse(self) -> NoReturn:
+        """Tells who comes in between."""
+        self._disturbed = self._busy
+        raise ValueError(_EXECUTING)
+
+
+class _OneAtATime:
+    """Without a GIL, generators and iterators made in C are not safe when threads meet in them: here these are told."""
+
+    __slots__ = ("_come", "_go", "_next", "_turns")
+
+    def __init__(self, results: Iterator[Any], turns: _Turns) -> None:
+        lock = threading.Lock()
+        self._turns = turns
+        self._come, self._go = lock.acquire, lock.release
+        self._next = results.__next__
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._come(False):
+            self._turns.refuse()
+        try:
+            return self._next()
+        finally:
+            self._go()
 
 
 class ParMap(Generic[R_co]):
@@ -76,7 +104,9 @@ class ParMap(Generic[R_co]):
     def __init__(self, flight: Flight, batches: Generator[list[Any]]) -> None:
         self._flight = flight
         self._batches = batches
-        self._results: Iterator[R_co] = chain.from_iterable(_Turns(batches))
+        turns = _Turns(batches)
+        results: Iterator[R_co] = chain.from_iterable(turns)
+        self._results = results if _has_gil() else _OneAtATime(results, turns)
 
     def __iter__(self) -> Iterator[R_co]:
         return self._results  # made in C: a loop over it costs no call of ours for each item
@@ -85,8 +115,17 @@ class ParMap(Generic[R_co]):
         return next(self._results)
 
     def close(self) -> None:
-        """Ends it early: what has not begun never does, what runs is cancelled and joined (G1). Idempotent."""
-        self._batches.close()
+        """Ends it early: what has not begun never does, what runs is cancelled and joined (G1). Idempotent.
+
+        Raises: ValueError while it is asked for a result, by another thread or by what closes it.
+        """
+        try:
+            self._batches.close()
+        except ValueError:
+            raise ValueError(
+                "par_map cannot be closed while somebody waits for a result of it: another thread, or whoever made the "
+                "call that closes it. Close it there, or cancel the task that waits"
+            ) from None
         self._results = iter(())
         self._flight.close()
 
@@ -196,8 +235,8 @@ def par_map(
     if not iterables:
         raise TypeError("par_map() needs at least one iterable")
     if workers is not None or chunksize is not None:
-        check_count("workers", workers)
-        check_count("chunksize", chunksize)
+        workers = count_of("workers", workers, MOST_WORKERS)
+        chunksize = count_of("chunksize", chunksize)
     if isolation is not None:
         _refuse(isolation)
     if len(iterables) == 1:
@@ -215,14 +254,9 @@ def par_map(
     return ParMap(flight, flight.batches(workers, ordered))
 
 
-def check_count(name: str, value: int | None) -> None:
-    """Is it None, or a number from 1 on?"""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
+def _has_gil() -> bool:
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    return enabled is None or bool(enabled())
 
 
 def _refuse(isolation: object) -> None:
