@@ -141,6 +141,9 @@ UNFITTING = [
     "int (intptr_t, intptr_t, void *) nogil",
     "int (*(intptr_t, intptr_t, void *)",
     "int (intptr_t, intptr_t, void *, size_t, size_t)",
+    "long double (intptr_t, intptr_t, void *)",
+    "short int (intptr_t, intptr_t, void *)",
+    "int (long double, intptr_t, void *)",
 ]
 
 
@@ -162,6 +165,23 @@ def test_signature_that_does_not_fit_is_refused_and_nothing_called(lib, signatur
 def test_capsule_without_a_name_is_refused(lib):
     with pytest.raises(ValueError, match="no name"):
         parallel_for(capsule(lib.visit, None), N)
+
+
+def test_ctypes_function_whose_types_are_not_of_ctypes_is_refused():
+    class Converts:
+        @classmethod
+        def from_param(cls, value):
+            return value
+
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_ssize_t, ctypes.c_ssize_t, ctypes.c_void_p)
+    func = kind(lambda begin, end, data: 0)
+    func.argtypes = [ctypes.c_ssize_t, ctypes.c_ssize_t, Converts]
+    with pytest.raises(ValueError, match="Converts"):
+        parallel_for(func, N)
+    func = kind(lambda begin, end, data: 0)
+    func.restype = lambda answer: answer
+    with pytest.raises(ValueError, match="signature"):
+        parallel_for(func, N)
 
 
 @pytest.mark.parametrize("func", [None, "visit", len, object(), (), (1, 2)])

@@ -302,6 +302,20 @@ def test_copy_of_ranges_that_overlap():
     assert data[100_000:] == want
 
 
+def test_overlapping_copy_of_a_cancelled_task_does_not_begin():
+    # G12
+    def task():
+        data = bytearray(range(10))
+        tether.current().cancel()
+        view = memoryview(data)
+        with pytest.raises(tether.Cancelled):
+            copy(view[1:], view[:-1])
+        return bytes(data)
+
+    guard = tether.spawn(task)
+    assert guard.join() == bytes(range(10))
+
+
 def test_copy_of_other_sizes_is_refused():
     with pytest.raises(ValueError, match="as many bytes"):
         copy(bytearray(5), b"four")
@@ -318,6 +332,14 @@ def test_what_cannot_be_written_is_refused(call):
         assert bytes(shared) == bytes(100)
     with pytest.raises(TypeError, match="writable"):
         call(bytes(100))
+
+
+def test_refusal_of_memory_keeps_what_the_memory_said():
+    released = memoryview(bytearray(8))
+    released.release()
+    with pytest.raises(TypeError, match="writable") as refused:
+        fill(released, 1)
+    assert "released" in str(refused.value.__cause__)
 
 
 # ---- borrows and tasks ----------------------------------------------------------------------------------------------

@@ -19,9 +19,12 @@ static PyObject *borrow_for(state_t *st, PyObject *object, bool write, bool alon
 static void explain(PyObject *object, bool write)
 {
     if (write && (PyErr_ExceptionMatches(PyExc_BufferError) || PyErr_ExceptionMatches(PyExc_ValueError))) {
-        PyErr_Clear();
+        PyObject *cause = take_exception(), *exc; /* what it says may be something else: that it was released, or closed */
         PyErr_Format(PyExc_TypeError, "%.100s is not writable, contiguous memory: give a Region, an Exclusive, or declare the "
                                       "function's data const to have it read a Shared", Py_TYPE(object)->tp_name);
+        exc = take_exception();
+        PyException_SetCause(exc, cause);
+        give_exception(exc);
     } else if (PyErr_ExceptionMatches(PyExc_TypeError) && !PyObject_CheckBuffer(object)) {
         PyErr_Clear();
         PyErr_Format(PyExc_TypeError, "expected a Region, a borrow of one, or another contiguous buffer, not %.100s",

@@ -47,7 +47,15 @@ static bool has_word(span_t span, const char *const *words)
 }
 
 static bool is_pointer(span_t span) { return memchr(span.at, '*', (size_t)(span.end - span.at)) != NULL; }
-static bool is_whole(span_t span) { return !is_pointer(span) && has_word(span, whole_words); }
+
+/* "long double" and "short int" have a word that fits, and do not. */
+static bool is_other(span_t span)
+{
+    static const char *const words[] = {"double", "float", "short", "char", "struct", "union", NULL};
+    return has_word(span, words);
+}
+
+static bool is_whole(span_t span) { return !is_pointer(span) && !is_other(span) && has_word(span, whole_words); }
 
 static bool is_const(span_t span)
 {
@@ -76,7 +84,7 @@ static bool answer_of(span_t span, callee_answer_t *answer)
 {
     static const char *const nothing[] = {"void", NULL};
     *answer = has_word(span, nothing) ? ANSWERS_NOTHING : has_word(span, whole_words) ? ANSWERS_LONG : ANSWERS_INT;
-    return !is_pointer(span) && (*answer != ANSWERS_INT || has_word(span, int_words));
+    return !is_pointer(span) && !is_other(span) && (*answer != ANSWERS_INT || has_word(span, int_words));
 }
 
 /* "int (intptr_t, intptr_t, void *)"; the names of parameters and cffi's "int(*)(...)" are allowed. */

@@ -168,6 +168,21 @@ PyObject *kernel_fill(state_t *st, PyObject *args)
     return finish(&memory, ok ? Py_NewRef(Py_None) : NULL);
 }
 
+/* All at once: in parts they would overtake one another. */
+typedef struct {
+    void *to;
+    const void *from;
+    size_t size;
+} move_t;
+
+static int move_body(void *arg, size_t begin, size_t end)
+{
+    const move_t *move = arg;
+    if (begin < end)
+        memmove(move->to, move->from, move->size);
+    return 0;
+}
+
 static int copy(state_t *st, const bytes_t *to, const bytes_t *from)
 {
     if (to->size != from->size) {
@@ -175,8 +190,8 @@ static int copy(state_t *st, const bytes_t *to, const bytes_t *from)
         return -1;
     }
     if (to->data < from->data + from->size && from->data < to->data + to->size) {
-        memmove(to->data, from->data, to->size); /* views of one borrow; in parts they would overtake one another */
-        return 0;
+        move_t move = {.to = to->data, .from = from->data, .size = to->size}; /* views of one borrow, or of other memory */
+        return run(st, to->size, 1, 1, move_body, &move);
     }
     tether_copy_t job = {.to = to->data, .from = from->data};
     return run(st, to->size, to->size, TETHER_KERNEL_GRAIN, tether_copy_body, &job);

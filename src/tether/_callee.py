@@ -52,12 +52,17 @@ def _of_ctypes(ctypes: Any, func: Any, signature: str | None) -> tuple[int, str]
 
 
 def _name_of_ctypes(ctypes: Any, kind: Any) -> str:
-    if kind in (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p) or issubclass(kind, ctypes._Pointer):
+    if kind in (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_wchar_p) or _is_pointer(ctypes, kind):
         return "void *"
-    code, size = getattr(kind, "_type_", None), ctypes.sizeof(kind)
+    code = getattr(kind, "_type_", None)
     if isinstance(code, str) and code in "bhilqBHILQ":
+        size = ctypes.sizeof(kind)
         return {4: "int", 8: "int64_t"}.get(size, f"int{8 * size}_t")
-    return str(kind.__name__)
+    return str(getattr(kind, "__name__", kind))  # a class with from_param, or a function that converts the answer
+
+
+def _is_pointer(ctypes: Any, kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, ctypes._Pointer)
 
 
 def _of_cffi(cffi: Any, func: Any, signature: str | None) -> tuple[int, str]:
