@@ -731,11 +731,16 @@ def leaving_a_scope_inside_a_cancelled_one(token: Token) -> Step:
     go = threading.Event()
     ref = inner.__enter__().options(dedicated=True).spawn(await_event, go).task
     outer.cancel()
-    timer = threading.Timer(0.005, go.set)
-    timer.start()
+
+    def release() -> None:
+        poll(lambda: inner.cancelled, "the leaver to notice")
+        go.set()
+
+    releaser = threading.Thread(target=release)
+    releaser.start()
     out = yield functools.partial(inner.__exit__, None, None, None)
     gone(ref)
-    timer.join()
+    releaser.join()
     assert out.failed
     outer.__exit__(tether.Cancelled, tether.Cancelled(), None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import gc
 import sys
 import sysconfig
@@ -435,6 +436,47 @@ def test_guard_in_an_exit_value_that_nobody_takes_is_not_forgotten(how):
         del outer
     poll(lambda: tether.statistics().tasks_live == 0, "the inner task to end")
     assert slow.ended.is_set()
+
+
+def _in_a_closure(guard):
+    return lambda: guard
+
+
+HOLDERS = {
+    "list": lambda guard: [guard],
+    "tuple": lambda guard: (1, guard),
+    "dict": lambda guard: {"guard": guard},
+    "nested": lambda guard: [{"guards": ({"guard": guard},)}],
+    "partial": lambda guard: functools.partial(print, guard),
+    "closure": _in_a_closure,
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS)
+def test_guard_inside_an_argument_is_dropped_by_its_task(holder):
+    # G1: also where another thread made what holds it, and without a GIL counts who refers to it
+    for _ in range(3):
+        slow = Slow()
+        task = dedicated(lambda held: None, holder(slow.take()))
+        slow.soon()
+        task.join()
+        assert slow.ended.is_set()
+
+
+@pytest.mark.parametrize("holder", HOLDERS.values(), ids=HOLDERS)
+def test_guard_inside_a_result_is_dropped_by_who_has_it(holder):
+    # G1: the same on the way back
+    for _ in range(3):
+        slows = []
+
+        def entry(slows=slows):
+            slows.append(Slow())
+            return holder(slows[0].take())
+
+        result = dedicated(entry).join()
+        slows[0].soon()
+        del result
+        assert slows[0].ended.is_set()
 
 
 def test_guard_in_the_exit_value_of_a_detached_task_is_not_forgotten():

@@ -119,7 +119,7 @@ def test_task_that_waits_in_tether_is_blocked():
         for handle in (joiner, patient, sleeper):
             poll(lambda handle=handle: handle.task.state is TaskState.BLOCKED, "the task to wait")
             assert handle.task.is_alive()
-        assert awaited.task.state is TaskState.RUNNING
+        poll(lambda: awaited.task.state is TaskState.RUNNING, "the task that they wait for to begin")
         sleeper.cancel()
         release.set()
 

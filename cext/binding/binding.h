@@ -137,6 +137,26 @@ static inline void count_for_all(PyObject *self)
 #endif
 }
 
+/* The same for what others know already, if the calling thread made it: what holds a guard must not outlive its last reference
+ * either. As CPython merges the two counts. The caller has a reference. */
+static inline void count_for_all_from_now(PyObject *obj)
+{
+#ifdef Py_GIL_DISABLED
+    uint32_t *own = &obj->ob_ref_local;
+    uint32_t local = __atomic_load_n(own, __ATOMIC_RELAXED);
+    if (!_Py_IsOwnedByCurrentThread(obj) || local == UINT32_MAX) /* immortal */
+        return;
+    Py_ssize_t shared = __atomic_load_n(&obj->ob_ref_shared, __ATOMIC_RELAXED), merged;
+    do {
+        merged = _Py_REF_SHARED((shared >> _Py_REF_SHARED_SHIFT) + (Py_ssize_t)local, _Py_REF_MERGED);
+    } while (!__atomic_compare_exchange_n(&obj->ob_ref_shared, &shared, merged, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    __atomic_store_n(own, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&obj->ob_tid, 0, __ATOMIC_RELAXED);
+#else
+    (void)obj;
+#endif
+}
+
 /* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
 typedef enum { OUTCOME_NONE, OUTCOME_VALUE, OUTCOME_FAILED, OUTCOME_KILLED } outcome_t;

@@ -378,6 +378,18 @@ void job_replace_outcome(state_t *st, job_t *job)
     note_outcome(st, job, NULL);
 }
 
+#ifdef Py_GIL_DISABLED
+/* Who drops the exit value drops the guards in it, there and then, although the containers were made here (G1): the walk sees to
+ * that. */
+static void release_value(state_t *st, job_t *job)
+{
+    guards_t found = {0};
+    if (walk_value(st, job->value, &found) < 0)
+        PyErr_Clear(); /* no memory: then this thread drops them when it comes by */
+    guards_clear(&found);
+}
+#endif
+
 /* outermost: a crew thread's own loop called, and nothing of Python is below us on this stack. `top` does not tell: hooks and
  * destructors that run between the pop and the end may run tasks in place, too. */
 static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost)
@@ -386,6 +398,10 @@ static void end(state_t *st, tether_thread_t *thread, job_t *job, bool outermost
     tether_task_t *task = &job->task;
     if (tether_task_borrows(task))
         borrows_end(st, job);
+#ifdef Py_GIL_DISABLED
+    if (job->outcome == OUTCOME_VALUE && load_relaxed(&task->node.refs) > 2)
+        release_value(st, job);
+#endif
     /* Letting a value go may run Python code: while we are still attached, if nobody wants it. */
     if (tether_task_is_loose(task) && !failed)
         Py_CLEAR(job->value);

@@ -1,6 +1,7 @@
 /* The capture walk: finds what a task is given that has an owner. So far these are armed guards, in positional and keyword
  * arguments, closure cells, defaults, the `self` of a bound method, functools.partial, callable instances, and the exact
  * builtin containers inside these. No Python code runs during the walk. When no guard is armed anywhere, it is not made.
+ * Without a GIL it also sees to it that what holds guards lets go of them where it dies (count_for_all_from_now).
  *
  * An explicit stack and a set of the visited containers: graphs may be deep and cyclic. */
 #include "binding.h"
@@ -146,14 +147,17 @@ static int push_dict(walk_t *w, PyObject *dict)
 static int push_function(walk_t *w, PyObject *fn)
 {
     PyObject *closure = PyFunction_GET_CLOSURE(fn);
-    if (closure != NULL)
+    if (closure != NULL) {
+        count_for_all_from_now(closure);
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(closure); i++) {
-            PyObject *content = PyCell_Get(PyTuple_GET_ITEM(closure, i)); /* a reference: others may set the cell */
+            PyObject *cell = PyTuple_GET_ITEM(closure, i), *content = PyCell_Get(cell); /* a reference: others may set it */
+            count_for_all_from_now(cell);
             int r = push(w, content);
             Py_XDECREF(content);
             if (r < 0)
                 return -1;
         }
+    }
     if (push(w, PyFunction_GET_DEFAULTS(fn)) < 0)
         return -1;
     return push(w, PyFunction_GET_KW_DEFAULTS(fn));
@@ -201,6 +205,7 @@ static int step(walk_t *w, PyObject *obj, bool callable)
     int once = visit_once(w, obj);
     if (once <= 0)
         return once;
+    count_for_all_from_now(obj); /* its guards go with it, on whatever thread */
     if (type == &PyTuple_Type)
         return push_all(w, ((PyTupleObject *)obj)->ob_item, PyTuple_GET_SIZE(obj));
     if (type == &PyDict_Type)
