@@ -67,7 +67,7 @@ typedef struct {
     _Atomic uint32_t crew_at_work;          /* sub-interpreters: crew threads inside, except for those about to leave */
     _Atomic uint32_t crew_inside;           /* sub-interpreters: crew thread states that exist */
     PyTypeObject *guard_type, *ref_type, *scope_type, *options_type, *region_type, *owned_type, *shared_type, *exclusive_type,
-        *held_type, *function_type;
+        *held_type, *function_type, *turnstile_type;
 #define X(name) PyObject *name;
     STATE_OBJECTS(X)
 #undef X
@@ -498,6 +498,9 @@ void owned_take_back(tether_thread_t *thread, owned_t *o);
 
 /* pyheld.c: guards written in Python. */
 extern PyType_Spec held_spec;
+
+/* pyturnstile.c */
+extern PyType_Spec turnstile_spec;
 int held_need_owner(PyObject *held, const char *verb); /* OwnershipError, for anyone else, unless it was released */
 int held_give(tether_thread_t *thread, PyObject *held, tether_node_t *to);
 void held_take_back(tether_thread_t *thread, PyObject *held);

@@ -519,7 +519,8 @@ static int module_exec(PyObject *module)
         add_type(module, &options_spec, &st->options_type) < 0 || add_type(module, &region_spec, &st->region_type) < 0 ||
         add_type(module, &owned_spec, &st->owned_type) < 0 || add_type(module, &shared_spec, &st->shared_type) < 0 ||
         add_type(module, &exclusive_spec, &st->exclusive_type) < 0 || add_type(module, &held_spec, &st->held_type) < 0 ||
-        add_type(module, &function_spec, &st->function_type) < 0)
+        add_type(module, &function_spec, &st->function_type) < 0 ||
+        add_type(module, &turnstile_spec, &st->turnstile_type) < 0)
         return -1;
     return capi_make(st) < 0 ? -1 : fork_prepare(st);
 }
@@ -548,6 +549,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(st->exclusive_type);
     Py_VISIT(st->held_type);
     Py_VISIT(st->function_type);
+    Py_VISIT(st->turnstile_type);
     return 0;
 }
 
@@ -569,6 +571,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(st->exclusive_type);
     Py_CLEAR(st->held_type);
     Py_CLEAR(st->function_type);
+    Py_CLEAR(st->turnstile_type);
     return 0;
 }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, repeat, starmap
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar, overload
 
 from ._chunking import MOST_WORKERS, Pace, count_of
+from ._core import _Turnstile
 from ._flight import Collected, Flight, Source, Work
 
 __all__ = ["ParMap", "par_map"]
@@ -67,29 +67,6 @@ class _Turns:
         raise ValueError(_EXECUTING)
 
 
-class _OneAtATime:
-    """Without a GIL, generators and iterators made in C are not safe when threads meet in them: here these are told."""
-
-    __slots__ = ("_come", "_go", "_next", "_turns")
-
-    def __init__(self, results: Iterator[Any], turns: _Turns) -> None:
-        lock = threading.Lock()
-        self._turns = turns
-        self._come, self._go = lock.acquire, lock.release
-        self._next = results.__next__
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        if not self._come(False):
-            self._turns.refuse()
-        try:
-            return self._next()
-        finally:
-            self._go()
-
-
 class ParMap(Generic[R_co]):
     """The iterator that par_map returns. Its exhaustion, ``close()``, the end of a ``with`` block or its drop ends it.
 
@@ -106,7 +83,7 @@ class ParMap(Generic[R_co]):
         self._batches = batches
         turns = _Turns(batches)
         results: Iterator[R_co] = chain.from_iterable(turns)
-        self._results = results if _has_gil() else _OneAtATime(results, turns)
+        self._results = results if _has_gil() else _Turnstile(results, turns.refuse)
 
     def __iter__(self) -> Iterator[R_co]:
         return self._results  # made in C: a loop over it costs no call of ours for each item
