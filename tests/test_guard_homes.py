@@ -456,9 +456,10 @@ HOLDERS = {
 def test_guard_inside_an_argument_is_dropped_by_its_task(holder):
     # G1: also where another thread made what holds it, and without a GIL counts who refers to it
     for _ in range(3):
-        slow = Slow()
-        task = dedicated(lambda held: None, holder(slow.take()))
+        slow, let_go = Slow(), threading.Event()
+        task = dedicated(lambda held, let_go=let_go: await_event(let_go), holder(slow.take()))
         slow.soon()
+        let_go.set()  # nobody but the task has it now
         task.join()
         assert slow.ended.is_set()
 

@@ -137,6 +137,7 @@ class Stage:
 
     def begun(self, task: Task, puppet: Puppet) -> None:
         self.idents[task] = puppet.answer().value
+        poll(lambda: task in self.refs, "the spawn to return", PATIENCE)  # without a GIL the task may be faster
         here = [
             a for a in self.world.actors() if a is not task and a.above is None and self.idents[a] == self.idents[task]
         ]
