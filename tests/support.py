@@ -188,9 +188,13 @@ class Token:
     """An object that can be watched by a weak reference."""
 
 
+_silencing = threading.RLock()
+"""catch_warnings() puts back what it has found: two threads in it at once put back what is the other's."""
+
+
 def forked(child: Callable[..., Any], /, *args: Any) -> int:
     """Fork; run `child` in the child, which then ends at once: with 0, or with 1 and its exception on stderr."""
-    with warnings.catch_warnings():
+    with _silencing, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # threads are alive, which is the point
         pid = os.fork()
     if pid == 0:

@@ -155,6 +155,7 @@ WAYS = {
     "cycles": """
         for n in range(count // 50):
             box = [dedicated(int)]
+            poll(box[0].done)  # else it is chance how many threads there are at once, whose memory stays
             box.append(box)
         del box
         gc.collect()
