@@ -498,12 +498,12 @@ void owned_take_back(tether_thread_t *thread, owned_t *o);
 
 /* pyheld.c: guards written in Python. */
 extern PyType_Spec held_spec;
-
-/* pyturnstile.c */
-extern PyType_Spec turnstile_spec;
 int held_need_owner(PyObject *held, const char *verb); /* OwnershipError, for anyone else, unless it was released */
 int held_give(tether_thread_t *thread, PyObject *held, tether_node_t *to);
 void held_take_back(tether_thread_t *thread, PyObject *held);
+
+/* pyturnstile.c */
+extern PyType_Spec turnstile_spec;
 
 /* restart.c */
 int restart_check(PyObject *policy); /* is it a tether.Restart? TypeError */

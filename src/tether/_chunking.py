@@ -20,7 +20,7 @@ import types
 from collections.abc import Callable, Hashable
 from typing import Any, SupportsIndex
 
-__all__ = ["MOST_WORKERS", "Pace", "cores", "count_of", "key_of"]
+__all__ = ["MOST_WORKERS", "Pace", "cores", "count_of", "key_of", "whole_of"]
 
 TARGET = 1e-3  # seconds of a batch
 GROWTH = 8  # most times that a batch is larger than the last one measured: its time may have been mostly overhead
@@ -41,16 +41,21 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
+def whole_of(name: str, value: SupportsIndex) -> int:
+    """The number. Raises TypeError: a bool is none, an integer of NumPy's is."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}") from None
+
+
 def count_of(name: str, value: SupportsIndex | None, most: int = sys.maxsize) -> int | None:
     """None, or a number from 1 on, and ``most`` for a larger one. Raises TypeError, ValueError."""
     if value is None:
         return None
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int or None, not {type(value).__name__}") from None
+    count = whole_of(name, value)
     if count < 1:
         raise ValueError(f"{name} must be at least 1, not {count}")
     return min(count, most)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from itertools import islice, starmap
 from typing import Any, ParamSpec, TypeVar
 
 from ._behind import behind
+from ._chunking import whole_of
 from ._future import PoolFuture
 from ._pool import CLOSED, Pool
 
@@ -67,12 +67,7 @@ class Executor(ThreadPoolExecutor):
         if max_workers is None:
             cores: int | None = getattr(os, "process_cpu_count", os.cpu_count)()
             max_workers = min(32, (cores or 1) + 4)
-        try:
-            if isinstance(max_workers, bool):
-                raise TypeError
-            max_workers = operator.index(max_workers)
-        except TypeError:
-            raise TypeError(f"max_workers must be an int or None, not {type(max_workers).__name__}") from None
+        max_workers = whole_of("max_workers", max_workers)
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):

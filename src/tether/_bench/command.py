@@ -14,7 +14,7 @@ from .table import table
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the bench."""
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller counts: at most 20 seconds")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller counts: about 20 seconds")
     parser.add_argument("--json", type=Path, metavar="F", help="write every sample, and what made them, to F")
     parser.add_argument(
         "--plot", type=Path, metavar="F", help='draw a picture into F (.png, .svg, .pdf); needs "tether[bench]"'
