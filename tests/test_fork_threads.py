@@ -396,27 +396,27 @@ def test_child_of_a_fork_in_the_instant_of_a_kill_may_trace(run_python):  # G12,
     """The kill of the parent's task leaves nothing behind that keeps a traced function of the child busy for ever."""
     done = run_python(
         """
-        import os, threading, warnings, tether
-        from support import await_event, dedicated
+        import operator, os, threading, warnings, tether
+        from support import dedicated
 
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
 
         def held():
-            started.set()
             try:
-                await_event(release)  # in C: the kill is set, and not raised yet
+                list(map(operator.call, [started.release, release.acquire]))  # in C: the kill is not raised yet
             except tether.KilledTask:
                 pass
 
-        started, release = threading.Event(), threading.Event()
+        started, release = threading.Lock(), threading.Lock()
+        started.acquire(), release.acquire()
         guard = dedicated(held)
-        await_event(started)
+        started.acquire()
         guard.kill()
         pid = os.fork()
         if pid == 0:
             threading.settrace(lambda frame, event, arg: None)
             os._exit(0 if tether.spawn(lambda: 7).join() == 7 else 1)
-        release.set()
+        release.release()
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status))
         try:

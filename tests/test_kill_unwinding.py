@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import operator
 import sysconfig
 import threading
 import weakref
@@ -13,7 +14,7 @@ import weakref
 import pytest
 
 import tether
-from support import PLACES, Token, Unraisables, await_event, busy_statistics, dedicated, poll
+from support import PLACES, WAIT, Token, Unraisables, await_event, busy_statistics, dedicated, poll
 
 VARIABLE: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
 
@@ -232,16 +233,26 @@ def test_killed_task_joins_the_guards_it_owns():
 
 
 class Stage:
-    """A place in the task's end where it waits, in C, until it has been killed."""
+    """A place in the task's end where it waits until it has been killed.
+
+    It waits in C alone: a kill that strikes inside `Event.wait` ends it with the error of a lock released twice.
+    """
 
     def __init__(self):
-        self.reached, self.go_on = threading.Event(), threading.Event()
+        self._reached, self._go_on = threading.Lock(), threading.Lock()
+        self._reached.acquire()
+        self._go_on.acquire()
 
     def wait(self):
-        self.reached.set()
-        await_event(self.go_on)
+        list(map(operator.call, [self._reached.release, self._go_on.acquire]))
         for _ in range(100):  # where an asynchronous exception would be raised
             pass
+
+    def await_reached(self):
+        assert self._reached.acquire(timeout=WAIT)
+
+    def go_on(self):
+        self._go_on.release()
 
 
 def in_finally(stage):
@@ -282,9 +293,9 @@ def test_kill_during_the_clean_up_interrupts_it_as_any_code(entry):
     # fault 33: it is the task's own code, and the task says how it ended
     stage = Stage()
     guard = dedicated(entry, stage)
-    await_event(stage.reached)
+    stage.await_reached()
     assert guard.kill() is True
-    stage.go_on.set()
+    stage.go_on()
     outcome = guard.exit_value()
     assert isinstance(outcome, tether.Killed), outcome
     assert isinstance(outcome.exception, tether.KilledTask)
@@ -331,7 +342,7 @@ def test_kill_while_a_destructor_runs_disturbs_nobody_else(where):
             case "local":
                 guard = dedicated(in_a_local, stage)
         # Not by this thread: without a GIL, what it made may be destructed here, when it looks up.
-        killer = threading.Thread(target=lambda: (await_event(stage.reached), guard.kill(), stage.go_on.set()))
+        killer = threading.Thread(target=lambda: (stage.await_reached(), guard.kill(), stage.go_on()))
         killer.start()
         outcome = guard.exit_value()
         poll(lambda: not killer.is_alive(), "the killer's end")
