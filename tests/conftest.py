@@ -45,7 +45,17 @@ def with_own_region(test: Callable[..., None]) -> Callable[..., None]:
     """Give each thread a region of its own: a fixture's value is all threads' in pytest-run-parallel."""
 
     def run(*args: Any, r: tether.Region, **kwargs: Any) -> None:
-        test(*args, r=tether.Region(r.nbytes, name="frame"), **kwargs)
+        own = tether.Region(r.nbytes, name="frame")
+        test(*args, r=own, **kwargs)
+
+        def closed() -> bool:  # as the fixture does: the test's classes and closures, which have it, may be immortal
+            try:
+                own.close()
+            except tether.BorrowError:
+                gc.collect()  # does nothing while another thread collects
+            return own.closed
+
+        poll(closed, "the region's end")
 
     # with the test's globals, in which the plugin looks for what several threads must not call
     own = types.FunctionType(run.__code__, test.__globals__, test.__name__, None, run.__closure__)

@@ -522,6 +522,39 @@ def test_a_view_in_a_global_is_told_and_nothing_dangles(r: tether.Region, run: R
     kept.clear()
 
 
+def test_a_view_is_gone_when_it_was_let_go_of_though_its_maker_sleeps(r: tether.Region, run: Run) -> None:
+    # G14, G20: without a GIL its memory is its maker's
+    kept: list[memoryview] = []
+
+    def leak(m: Any) -> None:
+        kept.append(memoryview(m))
+
+    uses: list[Callable[[], object]] = [
+        lambda: r.borrow_mut().release(),
+        lambda: r.borrow_mut(timeout=0).release(),
+        lambda: [part.release() for part in r.chunks_mut(4)],
+        lambda: r.advise("random"),
+        r.close,
+    ]
+    for use in uses:
+        run(leak, r.borrow_mut())
+        kept.clear()
+        use()
+    owned = tether.Owned(bytearray(8))
+    run(lambda m: kept.append(memoryview(m.value)), owned.borrow_mut())
+    kept.clear()
+    assert owned.take() == bytearray(8)
+
+
+@pytest.mark.parametrize("dedicated", [False, True])
+def test_a_view_that_was_let_go_of_by_the_end_of_the_scope_is_not_told(r: tether.Region, dedicated: bool) -> None:
+    kept: list[memoryview] = []
+    with tether.scope() as s:
+        s.options(dedicated=dedicated).spawn(lambda m: kept.append(memoryview(m)), r.borrow_mut()).join()
+        kept.clear()
+    assert borrows() == 0
+
+
 def test_a_view_that_is_gone_by_the_end_of_the_scope_is_not_told(r: tether.Region) -> None:
     with tether.scope() as s:
         view = s.spawn(lambda m: memoryview(m), r.borrow_mut()).join()

@@ -91,6 +91,7 @@ typedef struct {
     bool stopped;              /* the crew is gone for good */
     void *api;                 /* the table of the C API */
     _Atomic(unsigned long) collecting; /* ident of the thread inside the cyclic collector, 0: none */
+    _Atomic uint32_t collections;      /* how many have begun */
     tether_lock_t kill_lock;   /* kill.c */
     tether_lock_t graves_lock; /* guards writing `graves` */
     tether_task_t *_Atomic graves; /* blocks that wait for someone with the GIL (job_dispose) */
@@ -108,6 +109,9 @@ tether_thread_t *need_thread(state_t *st);
 
 /* The same for those who may not fail, since a task's end depends on them: memory is waited for. */
 tether_thread_t *have_thread(state_t *st);
+
+/* A millisecond without the GIL, for those who cannot be woken by what they wait for. */
+void nap(void);
 
 /* New references, since another thread may set the key at any moment; NULL without an exception: not there. */
 PyObject *dict_get(PyObject *dict, PyObject *key);
@@ -470,6 +474,11 @@ typedef struct {
     int lasti;
 } blame_t;
 void blame_note(tether_loan_t *loan, void *blame);
+/* tether_borrow. Without a GIL, when a raw view is in the way: once more after a collection (host_collect). */
+tether_status_t borrow_now(state_t *st, tether_thread_t *thread, tether_book_t *book, tether_loan_t **loans, size_t n,
+                           blame_t *blame);
+/* Was what is in the way a raw view, and has there been a collection since? Then it is cleared, for a second try. */
+bool blame_collected(state_t *st, tether_thread_t *thread, blame_t *blame);
 /* Raises BorrowError with it, and clears it. */
 void blame_raise(state_t *st, blame_t *blame, PyObject *source, const char *verb, const size_t *wanted);
 
@@ -532,6 +541,11 @@ void fork_silence(state_t *st); /* the same exception, where none may be raised:
 void host_fill(tether_host_t *host);
 int host_prepare(state_t *st); /* at the first spawn */
 int host_watch_collector(state_t *st); /* before the first guard of any kind: is a destructor called by the collector? (G5) */
+
+/* Without a GIL an object that another thread lets go of is freed by its maker, when that one comes by. If it is a raw view
+ * and its maker sleeps, none but the collector frees it (G14, G20). So who finds a raw view in the way calls this, which
+ * collects; false: it did not (with a GIL what is let go of is gone). */
+bool host_collect(state_t *st);
 
 /* anchor.c: called attached, but for anchor_enter and anchor_left. They do nothing in the main interpreter, beyond anchor_enter's
  * thread state. */

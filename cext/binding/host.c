@@ -141,6 +141,7 @@ static PyObject *gc_event(PyObject *module, PyObject *const *args, Py_ssize_t na
     if (nargs >= 1 && PyUnicode_Check(args[0])) {
         bool starts = PyUnicode_CompareWithASCIIString(args[0], "start") == 0;
         store_relaxed(&st->collecting, starts ? (unsigned long)PyThread_get_thread_ident() : 0ul);
+        add_relaxed(&st->collections, starts);
     }
     Py_RETURN_NONE;
 }
@@ -303,6 +304,40 @@ static int hook_once(state_t *st, bool *done, int (*hook)(state_t *st))
 }
 
 int host_watch_collector(state_t *st) { return hook_once(st, &st->gc_hooked, hook_gc); }
+
+#ifdef Py_GIL_DISABLED
+static void collect(void)
+{
+    PyObject *gc = PyImport_ImportModule("gc"), *r = gc ? PyObject_CallMethod(gc, "collect", NULL) : NULL;
+    if (r == NULL)
+        PyErr_WriteUnraisable(gc);
+    Py_XDECREF(r);
+    Py_XDECREF(gc);
+}
+
+/* One thread collects at a time, and who asks meanwhile is sent away at once. So again until a collection has begun since and
+ * none is going on; but not for long: a destructor that the other one runs may wait for us. */
+bool host_collect(state_t *st)
+{
+    enum { TRIES = 100 };
+    if (host_watch_collector(st) < 0)
+        PyErr_WriteUnraisable(NULL);
+    for (int i = 0; i < TRIES && load_relaxed(&st->collecting) != (unsigned long)PyThread_get_thread_ident(); i++) {
+        uint32_t before = load_relaxed(&st->collections);
+        collect();
+        if (!st->gc_hooked || (load_relaxed(&st->collections) != before && load_relaxed(&st->collecting) == 0))
+            return true;
+        nap();
+    }
+    return false;
+}
+#else
+bool host_collect(state_t *st)
+{
+    (void)st;
+    return false;
+}
+#endif
 
 /* Before the first task: what costs time or memory only for those who spawn. */
 int host_prepare(state_t *st)

@@ -15,13 +15,17 @@ tether_thread_t *need_thread(state_t *st)
 tether_thread_t *have_thread(state_t *st)
 {
     tether_thread_t *thread;
-    while ((thread = tether_thread(st->rt)) == NULL) {
-        _Atomic uint32_t never = 0;
-        PyThreadState *ts = PyEval_SaveThread();
-        tether_futex_wait(&never, 0, tether_now() + 1000000);
-        PyEval_RestoreThread(ts);
-    }
+    while ((thread = tether_thread(st->rt)) == NULL)
+        nap();
     return thread;
+}
+
+void nap(void)
+{
+    _Atomic uint32_t never = 0;
+    PyThreadState *ts = PyEval_SaveThread();
+    tether_futex_wait(&never, 0, tether_now() + 1000000);
+    PyEval_RestoreThread(ts);
 }
 
 PyObject *dict_get(PyObject *dict, PyObject *key)

@@ -27,6 +27,31 @@ void blame_note(tether_loan_t *loan, void *arg)
     }
 }
 
+static void blame_clear(blame_t *blame)
+{
+    if (blame->holder != NULL)
+        job_unref(job_of(blame->holder));
+    Py_XDECREF(blame->code);
+    *blame = (blame_t){0};
+}
+
+bool blame_collected(state_t *st, tether_thread_t *thread, blame_t *blame)
+{
+    if (!blame->viewed || !host_collect(st) || tether_thread(st->rt) != thread) /* a destructor has forked: we are the child */
+        return false;
+    blame_clear(blame);
+    return true;
+}
+
+tether_status_t borrow_now(state_t *st, tether_thread_t *thread, tether_book_t *book, tether_loan_t **loans, size_t n,
+                           blame_t *blame)
+{
+    tether_status_t status = tether_borrow(thread, book, loans, n, blame_note, blame);
+    if (status != TETHER_OK && blame_collected(st, thread, blame))
+        status = tether_borrow(thread, book, loans, n, blame_note, blame);
+    return status;
+}
+
 static PyObject *range_of(PyObject *source, state_t *st, size_t start, size_t stop)
 {
     if (Py_TYPE(source) != st->region_type)
@@ -65,10 +90,7 @@ void blame_raise(state_t *st, blame_t *blame, PyObject *source, const char *verb
     Py_XDECREF(want);
     Py_XDECREF(task);
     Py_XDECREF(site);
-    if (blame->holder != NULL)
-        job_unref(job_of(blame->holder));
-    Py_XDECREF(blame->code);
-    *blame = (blame_t){0};
+    blame_clear(blame);
 }
 
 /* ---- making handles ---------------------------------------------------------------------------------------------- */
@@ -153,9 +175,7 @@ static int raise_unborrowed(const lending_t *from, tether_thread_t *thread, teth
     } else {
         wait_raise(from->st, thread, status, how);
     }
-    if (blame.holder != NULL)
-        job_unref(job_of(blame.holder));
-    Py_XDECREF(blame.code);
+    blame_clear(&blame);
     return -1;
 }
 
@@ -173,7 +193,7 @@ static int lend(const lending_t *from, tether_thread_t *thread, borrow_t *b, PyO
     }
     if (at_once) {
         blame_t blame = {0};
-        if (tether_borrow(thread, from->book, &loan, 1, blame_note, &blame) == TETHER_OK)
+        if (borrow_now(from->st, thread, from->book, &loan, 1, &blame) == TETHER_OK)
             return 0;
         const size_t wanted[2] = {loan->start, loan->stop};
         blame_raise(from->st, &blame, from->source, from->verb, wanted);
@@ -245,7 +265,7 @@ PyObject *borrow_many(const lending_t *from, const size_t *bounds, size_t n)
     if (list == NULL)
         return NULL;
     blame_t blame = {0};
-    tether_status_t status = tether_borrow(thread, from->book, loans, n, blame_note, &blame);
+    tether_status_t status = borrow_now(from->st, thread, from->book, loans, n, &blame);
     PyMem_Free(loans);
     if (status == TETHER_OK)
         return publish_all(list);
@@ -676,9 +696,7 @@ PyObject *borrow_escaped_error(state_t *st, borrow_t *b)
     Py_XDECREF(range);
     Py_XDECREF(task);
     Py_XDECREF(site);
-    if (blame.holder != NULL)
-        job_unref(job_of(blame.holder));
-    Py_XDECREF(blame.code);
+    blame_clear(&blame);
     return exc;
 }
 

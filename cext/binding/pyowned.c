@@ -96,7 +96,7 @@ int owned_give(tether_thread_t *thread, owned_t *o, tether_node_t *to)
         return -1;
     tether_loan_t all = {.stop = 1, .exclusive = true}, *one = &all;
     blame_t blame = {0};
-    if (tether_borrow(thread, &o->book, &one, 1, blame_note, &blame) != TETHER_OK) {
+    if (borrow_now(o->st, thread, &o->book, &one, 1, &blame) != TETHER_OK) {
         blame_raise(o->st, &blame, (PyObject *)o, "give away", NULL);
         return -1;
     }
@@ -159,7 +159,7 @@ static PyObject *swap(owned_t *o, PyObject *value, const char *verb, bool *ok)
         Py_XDECREF(value);
         return NULL;
     }
-    if (tether_borrow(thread, &o->book, &one, 1, blame_note, &blame) != TETHER_OK) {
+    if (borrow_now(o->st, thread, &o->book, &one, 1, &blame) != TETHER_OK) {
         Py_XDECREF(value);
         blame_raise(o->st, &blame, (PyObject *)o, verb, NULL);
         return NULL;

@@ -403,6 +403,8 @@ static tether_thread_t *seize(region_t *r, const char *verb)
     blame_t blame = {0};
     if (thread == NULL || tether_region_seize(thread, &r->core, blame_note, &blame) == TETHER_OK)
         return thread;
+    if (blame_collected(r->st, thread, &blame) && tether_region_seize(thread, &r->core, blame_note, &blame) == TETHER_OK)
+        return thread;
     if (blame.runtime && (r->moved || r->closed))
         raise_gone(r); /* another thread was faster */
     else
@@ -527,7 +529,7 @@ static int on_pages(region_t *r, const char *verb, int (*work)(region_t *r, int 
         return -1;
     tether_loan_t loan = {.stop = r->core.nbytes}, *one = &loan;
     blame_t blame = {0};
-    if (tether_borrow(thread, &r->core.book, &one, 1, blame_note, &blame) != TETHER_OK) {
+    if (borrow_now(r->st, thread, &r->core.book, &one, 1, &blame) != TETHER_OK) {
         blame_raise(r->st, &blame, (PyObject *)r, verb, NULL);
         return -1;
     }

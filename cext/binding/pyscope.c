@@ -310,7 +310,14 @@ static PyObject *take_escapes(tether_scope_t *scope)
 
 void escapes_collect(state_t *st, tether_scope_t *scope, PyObject **failures)
 {
-    for (PyObject *list = take_escapes(scope); list != NULL;) {
+    PyObject *all = take_escapes(scope);
+    for (PyObject *at = all; at != NULL; at = ((borrow_t *)at)->next_escaped) {
+        if (load_relaxed(&((borrow_t *)at)->loan.views) != 0) {
+            host_collect(st); /* perhaps they were let go of */
+            break;
+        }
+    }
+    for (PyObject *list = all; list != NULL;) {
         borrow_t *b = (borrow_t *)list;
         list = b->next_escaped;
         b->next_escaped = NULL;

@@ -143,23 +143,16 @@ static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *wh
     return status;
 }
 
-/* Without a GIL an object that another thread lets go of is freed by its maker, when that one comes by. If it is a raw view
- * and its maker sleeps, perhaps in this very wait, none but the collector frees it (G14, G20). So who waits for a range that
- * is viewed calls the collector: rarely, since a view may be in use for long. */
+/* Whose raw view is in the way may sleep in this very wait (host_collect). Rarely, since a view may be in use for long. */
 #ifdef Py_GIL_DISABLED
 static const uint64_t FIRST_COLLECTION = 20000000; /* after 20 ms, and then after twice that, and so on */
 
-static void collect_views(tether_claim_t *claim, tether_wait_t *how, uint64_t *pause)
+static void collect_views(state_t *st, tether_claim_t *claim, tether_wait_t *how, uint64_t *pause)
 {
     if (tether_now() < how->look)
         return;
-    if (tether_claim_is_viewed(claim)) {
-        PyObject *gc = PyImport_ImportModule("gc"), *r = gc ? PyObject_CallMethod(gc, "collect", NULL) : NULL;
-        if (r == NULL)
-            PyErr_WriteUnraisable(gc);
-        Py_XDECREF(r);
-        Py_XDECREF(gc);
-    }
+    if (tether_claim_is_viewed(claim))
+        host_collect(st);
     *pause *= 2;
     how->look = tether_now() + *pause;
 }
@@ -189,7 +182,7 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
                 *raised = wait == on_clock ? (thread = need_thread(st)) == NULL : need_own(st, load_relaxed(&thread->rt)) < 0;
 #ifdef Py_GIL_DISABLED
             if (!*raised && wait == wait_on_claim)
-                collect_views(what, how, &pause);
+                collect_views(st, what, how, &pause);
 #endif
         } else {
             return status;
