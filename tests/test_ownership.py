@@ -374,6 +374,26 @@ def test_result_of_a_scope_child_brings_its_guards():
     assert child.join()[0].join() == 13
 
 
+@pytest.mark.parametrize("sibling", [False, True])
+def test_result_brings_guards_of_tasks_that_ended_after_its_own(sibling):
+    # G3: to whom the guard was handed, or who joins a scope's handle, and whenever they ended
+    release = threading.Event()
+
+    def outer():
+        return [dedicated(await_event, release)]
+
+    def join_both(guard):
+        return guard.join()[0].join()
+
+    with tether.scope() as s:
+        guard = s.spawn(outer) if sibling else dedicated(outer)
+        poll(guard.done, "the outer task's end")
+        (inner,) = tether.tasks() if not sibling else [t for t in tether.tasks() if t.id > guard.task.id]
+        release.set()
+        poll(lambda: not inner.is_alive(), "the inner task's end")
+        assert s.spawn(join_both, guard).join() is None
+
+
 def test_leftover_guards_pass_to_the_owner_of_the_ended_task():
     # G3
     left = []
@@ -698,6 +718,23 @@ def test_moves_are_all_or_nothing():
     release.set()
     assert holder.join() == 21
     assert ran == []
+
+
+def test_a_refused_spawn_leaves_a_result_with_its_guard():
+    # G3: whoever is given the guard is given what its result brings
+    def outer():
+        SMUGGLED.append(tether.spawn(int, 7))
+        return SMUGGLED[:]
+
+    with tether.scope() as closed:
+        pass
+    for _ in range(3):
+        guard = dedicated(outer)
+        poll(guard.done, "the outer task's end")
+        with pytest.raises(tether.ScopeClosedError):
+            closed.spawn(print, SMUGGLED, guard)
+        assert tether.spawn(lambda guard: guard.join()[0].join(), guard).join() == 7
+        SMUGGLED.clear()
 
 
 def test_racing_moves_have_one_winner():

@@ -255,6 +255,7 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
     guards_t guards = {.tasks = one, .n = 1};
     if (guards_move(st, thread, &guards, target ? &target->task.node : NULL, "that task") < 0)
         return NULL;
+    guards_moved(thread, &guards);
     Py_RETURN_NONE;
 }
 

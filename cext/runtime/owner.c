@@ -97,7 +97,7 @@ static tether_node_t *change_owner(tether_task_t *task, tether_node_t *to)
     return before;
 }
 
-tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **scratch, size_t n,
+tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **before, size_t n,
                                   tether_node_t *to, size_t *culprit)
 {
     if (n == 0)
@@ -114,11 +114,35 @@ tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks
         }
     }
     for (size_t i = 0; i < n; i++)
-        scratch[i] = change_owner(tasks[i], to);
+        before[i] = change_owner(tasks[i], to);
     tether_unlock(&rt->graph);
-    for (size_t i = 0; i < n; i++)
-        tether_node_unref(thread, scratch[i]);
     return TETHER_OK;
+}
+
+void tether_owner_moved(tether_thread_t *thread, tether_node_t **before, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        tether_node_unref(thread, before[i]);
+}
+
+void tether_owner_unmove(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **before, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        tether_lock(&tasks[i]->node.rt->graph);
+        tether_node_t *to = change_owner(tasks[i], before[i]);
+        tether_unlock(&tasks[i]->node.rt->graph);
+        tether_node_unref(thread, to);
+    }
+    tether_owner_moved(thread, before, n);
+}
+
+/* Is it among what `from`, which has ended, left? Caller holds rt->graph. */
+static bool left_by(const tether_task_t *task, const tether_task_t *from)
+{
+    const tether_node_t *at = load_relaxed(&task->node.owner);
+    while (at != NULL && at != &from->node && at->kind == TETHER_NODE_TASK && tether_task_ended((const tether_task_t *)at))
+        at = load_relaxed(&at->owner);
+    return at == &from->node;
 }
 
 void tether_owner_claim(tether_thread_t *thread, tether_task_t **tasks, size_t n, const tether_task_t *from)
@@ -127,7 +151,7 @@ void tether_owner_claim(tether_thread_t *thread, tether_task_t **tasks, size_t n
     for (size_t i = 0; i < n; i++) {
         tether_node_t *before = NULL;
         tether_lock(&tasks[i]->node.rt->graph);
-        bool take = load_relaxed(&tasks[i]->node.owner) == &from->node && !above(tasks[i], to);
+        bool take = left_by(tasks[i], from) && !above(tasks[i], to);
         if (take)
             before = change_owner(tasks[i], to);
         tether_unlock(&tasks[i]->node.rt->graph);
@@ -169,6 +193,16 @@ tether_task_t *tether_owner_parent(tether_task_t *task)
     return parent;
 }
 
+/* Past what cannot be handed on any more. The guard of an ended task that was not reaped may be, and what the task left, which
+ * its result may bring, goes with it. Caller holds rt->graph. */
+static tether_node_t *past_reaped(tether_node_t *node)
+{
+    while (node != NULL && (node->kind == TETHER_NODE_SCOPE ||
+                            tether_state(tether_task_word((tether_task_t *)node)) == TETHER_REAPED))
+        node = load_relaxed(&node->owner);
+    return node;
+}
+
 void tether_owner_settle(tether_thread_t *thread, tether_task_t *task)
 {
     tether_node_t *before = load_relaxed(&task->node.owner);
@@ -178,7 +212,7 @@ void tether_owner_settle(tether_thread_t *thread, tether_task_t *task)
         return;
     tether_lock(&task->node.rt->graph);
     before = load_relaxed(&task->node.owner);
-    tether_node_t *now = before && before->kind == TETHER_NODE_TASK ? effective(before) : before;
+    tether_node_t *now = before && before->kind == TETHER_NODE_TASK ? past_reaped(before) : before;
     if (now != before) {
         if (now != NULL)
             add_relaxed(&now->refs, 1);

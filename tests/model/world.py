@@ -119,6 +119,13 @@ def effective(node: Node | None) -> Task | None:
     return node
 
 
+def past_reaped(node: Node | None) -> Node | None:
+    """Past what cannot be handed on any more: what an ended task left goes with its guard, until that is reaped."""
+    while isinstance(node, Scope) or (isinstance(node, Task) and node.reaped):
+        node = node.owner
+    return node
+
+
 def is_above(task: Task, node: Node | None) -> bool:
     while node is not None:
         if node is task:
@@ -217,7 +224,7 @@ class World:
         if task.below is not None:
             task.below.above = None
         if isinstance(task.owner, Task):
-            task.owner = effective(task.owner)
+            task.owner = past_reaped(task.owner)
         if isinstance(task.owner, Scope) and task.failed:
             scope = task.owner
             if scope.state != "closed":
