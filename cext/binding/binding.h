@@ -86,7 +86,7 @@ typedef struct {
     _Atomic uint32_t dice;     /* PLACE_RANDOM */
     _Atomic bool exit_names;   /* what is in tether._exit has been resolved */
     _Atomic bool started;      /* the first spawn has prepared what needs preparing */
-    bool exit_hooked, gc_hooked; /* which parts of that are done: a failure half way is tried again */
+    _Atomic bool exit_hooked, gc_hooked; /* which parts of that are done: a failure half way is tried again */
     _Atomic bool draining;     /* the interpreter exits: its tasks are being waited for */
     bool stopped;              /* the crew is gone for good */
     void *api;                 /* the table of the C API */

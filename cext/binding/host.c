@@ -295,11 +295,12 @@ static int hook_gc(state_t *st)
     return r;
 }
 
-static int hook_once(state_t *st, bool *done, int (*hook)(state_t *st))
+/* Two threads may come here together, and hook twice: of two calls the second does nothing. */
+static int hook_once(state_t *st, _Atomic bool *done, int (*hook)(state_t *st))
 {
-    if (!*done && hook(st) < 0)
+    if (!load_acquire(done) && hook(st) < 0) /* two threads may come here: they find both hooks */
         return -1;
-    *done = true;
+    store_release(done, true);
     return 0;
 }
 
@@ -325,7 +326,7 @@ bool host_collect(state_t *st)
     for (int i = 0; i < TRIES && load_relaxed(&st->collecting) != (unsigned long)PyThread_get_thread_ident(); i++) {
         uint32_t before = load_relaxed(&st->collections);
         collect();
-        if (!st->gc_hooked || (load_relaxed(&st->collections) != before && load_relaxed(&st->collecting) == 0))
+        if (!load_relaxed(&st->gc_hooked) || (load_relaxed(&st->collections) != before && load_relaxed(&st->collecting) == 0))
             return true;
         nap();
     }
