@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -372,6 +374,29 @@ def test_result_of_a_scope_child_brings_its_guards():
         assert guard.join() == 12
         child = s.spawn(lambda: [tether.spawn(int, 13)])
     assert child.join()[0].join() == 13
+
+
+def test_chain_of_results_keeps_no_task_that_was_joined():
+    # G9: each ends before the one before it is joined
+    class Name(str):
+        pass
+
+    names, steps = [], 40
+
+    def step(n):
+        if n == steps:
+            return []
+        name = Name(f"step-{n}")
+        names.append(weakref.ref(name))  # as long as the task's memory
+        return [tether.options(dedicated=True, name=name).spawn(step, n + 1)]
+
+    result = [tether.spawn(step, 0)]
+    poll(lambda: tether.statistics().tasks_live == 0, "the end of all")
+    for _ in range(steps):
+        result = result[0].join()
+    gc.collect()
+    assert sum(name() is not None for name in names) < steps / 4  # those that are threads' names, still
+    assert result[0].join() == []
 
 
 @pytest.mark.parametrize("sibling", [False, True])

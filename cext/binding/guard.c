@@ -109,6 +109,7 @@ static int reap(state_t *st, tether_thread_t *thread, job_t *job)
             job_unref(job);
     } else {
         tether_lane_arm(tether_task_lane(&job->task), -1);
+        tether_owner_settle(thread, &job->task); /* what it left keeps its memory, and so all that is on its way up */
     }
     return 0;
 }

@@ -193,12 +193,19 @@ tether_task_t *tether_owner_parent(tether_task_t *task)
     return parent;
 }
 
+static bool is_passed(tether_node_t *node)
+{
+    if (node == NULL || node->kind != TETHER_NODE_TASK)
+        return false;
+    uint32_t word = tether_task_word((tether_task_t *)node);
+    return tether_state(word) == TETHER_REAPED && !(word & TETHER_F_SCOPED);
+}
+
 /* Past what cannot be handed on any more. The guard of an ended task that was not reaped may be, and what the task left, which
- * its result may bring, goes with it. Caller holds rt->graph. */
+ * its result may bring, goes with it; who has just reaped a scope's child is about to claim that. Caller holds rt->graph. */
 static tether_node_t *past_reaped(tether_node_t *node)
 {
-    while (node != NULL && (node->kind == TETHER_NODE_SCOPE ||
-                            tether_state(tether_task_word((tether_task_t *)node)) == TETHER_REAPED))
+    while (is_passed(node))
         node = load_relaxed(&node->owner);
     return node;
 }
@@ -207,12 +214,14 @@ void tether_owner_settle(tether_thread_t *thread, tether_task_t *task)
 {
     tether_node_t *before = load_relaxed(&task->node.owner);
     /* The owner may move the guard at this moment, end and be freed, so outside the lock `before` is only compared. The
-     * frequent cases need no lock: the root's, a scope's (which stay), and a task that ran in place above its owner. */
-    if (before == NULL || (load_relaxed(&task->word) & TETHER_F_SCOPED) || (task->below && before == &task->below->node))
+     * frequent cases need no lock: the root's, a scope's (which stay), what runs here, and a task that ran in place above its
+     * owner. */
+    if (before == NULL || (load_relaxed(&task->word) & TETHER_F_SCOPED) || before == tether_owner_current(thread) ||
+        (task->below && before == &task->below->node))
         return;
     tether_lock(&task->node.rt->graph);
     before = load_relaxed(&task->node.owner);
-    tether_node_t *now = before && before->kind == TETHER_NODE_TASK ? past_reaped(before) : before;
+    tether_node_t *now = past_reaped(before);
     if (now != before) {
         if (now != NULL)
             add_relaxed(&now->refs, 1);

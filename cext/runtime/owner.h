@@ -48,7 +48,8 @@ tether_status_t tether_owner_send(tether_thread_t *thread, tether_task_t *task, 
 /* The nearest task above that has not ended, with a reference; NULL: the root. */
 tether_task_t *tether_owner_parent(tether_task_t *task);
 
-/* Called as a task ends: shortens the way to its living owner past those that were reaped, so that chains of them do not grow. */
+/* Called as a task ends, and when it was reaped: shortens the way to its living owner past those that were reaped, so that
+ * chains of them do not grow. */
 void tether_owner_settle(tether_thread_t *thread, tether_task_t *task);
 
 /* Notes that the calling thread is about to sleep: for `node` (a task or a scope), or, when that is NULL, for a claim in a

@@ -121,7 +121,7 @@ def effective(node: Node | None) -> Task | None:
 
 def past_reaped(node: Node | None) -> Node | None:
     """Past what cannot be handed on any more: what an ended task left goes with its guard, until that is reaped."""
-    while isinstance(node, Scope) or (isinstance(node, Task) and node.reaped):
+    while isinstance(node, Task) and node.reaped and not node.scoped:
         node = node.owner
     return node
 
