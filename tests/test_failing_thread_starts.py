@@ -25,8 +25,18 @@ give: Callable[..., Any] = {}.get
 @pytest.fixture
 def ticker() -> None:
     """The ticker is awake, and no thread of the crew is idle: the next thread would have to be started."""
-    poll(lambda: tether._core._facts()["crew"] == 0, "the crew has retired")
-    tether.spawn(int).join()
+
+    def awake_alone() -> bool:
+        tether.spawn(int).join()  # wakes the ticker, which starts a thread if we are slow
+        poll(lambda: tether._core._facts()["crew"] == 0, "the crew has retired")
+        try:
+            with no_threads():
+                tether.spawn(int).join()
+        except RuntimeError:  # the ticker has, too
+            return False
+        return True
+
+    poll(awake_alone, "the ticker to be awake alone")
 
 
 @pytest.fixture
@@ -80,8 +90,8 @@ def test_guard_that_was_to_be_moved_stays_when_there_is_no_ticker() -> None:
 @pytest.mark.usefixtures("ticker")
 def test_dedicated_task_without_a_thread_is_not_spawned() -> None:
     # fault 13
-    guard = tether.spawn(int)
     with no_threads():
+        guard = tether.spawn(int)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             dedicated(guard.join)
         with pytest.raises(RuntimeError, match="can't start new thread"):
@@ -94,9 +104,10 @@ def test_dedicated_task_without_a_thread_is_not_spawned() -> None:
 def test_scope_goes_on_when_one_of_its_tasks_finds_no_thread() -> None:
     # fault 13, G2: it is an error of the spawn, not of a child
     with tether.scope() as s:
-        first = s.spawn(pow, 2, 3)
-        with no_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
-            s.options(dedicated=True).spawn(int)
+        with no_threads():
+            first = s.spawn(pow, 2, 3)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                s.options(dedicated=True).spawn(int)
         assert not s.cancelled
         assert [task.id for task in s.tasks()] in ([first.task.id], [])
         second = s.spawn(pow, 3, 2)
