@@ -532,6 +532,7 @@ def test_a_view_is_gone_when_it_was_let_go_of_though_its_maker_sleeps(r: tether.
     uses: list[Callable[[], object]] = [
         lambda: r.borrow_mut().release(),
         lambda: r.borrow_mut(timeout=0).release(),
+        lambda: r.borrow_mut(timeout=0.001).release(),
         lambda: [part.release() for part in r.chunks_mut(4)],
         lambda: r.advise("random"),
         r.close,

@@ -91,7 +91,7 @@ typedef struct {
     bool stopped;              /* the crew is gone for good */
     void *api;                 /* the table of the C API */
     _Atomic(unsigned long) collecting; /* ident of the thread inside the cyclic collector, 0: none */
-    _Atomic uint32_t collections;      /* how many have begun */
+    _Atomic uint32_t collections_begun, collections_ended;
     tether_lock_t kill_lock;   /* kill.c */
     tether_lock_t graves_lock; /* guards writing `graves` */
     tether_task_t *_Atomic graves; /* blocks that wait for someone with the GIL (job_dispose) */
@@ -343,7 +343,6 @@ PyObject *options_new(state_t *st, PyObject *scope, PyObject *args, PyObject *kw
 typedef struct {
     tether_task_t **tasks;
     size_t n, room;
-    tether_node_t **before; /* whose they were, with references: they have been moved; or NULL */
     PyObject **lent;
     size_t nlent, lent_room;
     size_t given; /* of these, to the new task */
@@ -354,8 +353,6 @@ int walk_value(state_t *st, PyObject *value, guards_t *found);
 void guards_clear(guards_t *found);
 /* Moves them to `to`; raises OwnershipError. */
 int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_node_t *to, const char *where);
-void guards_moved(tether_thread_t *thread, guards_t *found);     /* for good */
-void guards_move_back(tether_thread_t *thread, guards_t *found); /* if they were moved: to a task that never ran */
 /* Borrows and Owneds: all or none, to a task that nobody runs yet; and back to the calling task. */
 int lent_move(state_t *st, tether_thread_t *thread, guards_t *found, job_t *to);
 void lent_move_back(state_t *st, tether_thread_t *thread, guards_t *found);

@@ -109,7 +109,6 @@ static int reap(state_t *st, tether_thread_t *thread, job_t *job)
             job_unref(job);
     } else {
         tether_lane_arm(tether_task_lane(&job->task), -1);
-        tether_owner_settle(thread, &job->task); /* what it left keeps its memory, and so all that is on its way up */
     }
     return 0;
 }
@@ -256,7 +255,6 @@ static PyObject *guard_send(PyObject *self, PyObject *to)
     guards_t guards = {.tasks = one, .n = 1};
     if (guards_move(st, thread, &guards, target ? &target->task.node : NULL, "that task") < 0)
         return NULL;
-    guards_moved(thread, &guards);
     Py_RETURN_NONE;
 }
 

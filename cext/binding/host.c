@@ -141,7 +141,7 @@ static PyObject *gc_event(PyObject *module, PyObject *const *args, Py_ssize_t na
     if (nargs >= 1 && PyUnicode_Check(args[0])) {
         bool starts = PyUnicode_CompareWithASCIIString(args[0], "start") == 0;
         store_relaxed(&st->collecting, starts ? (unsigned long)PyThread_get_thread_ident() : 0ul);
-        add_relaxed(&st->collections, starts);
+        add_relaxed(starts ? &st->collections_begun : &st->collections_ended, 1);
     }
     Py_RETURN_NONE;
 }
@@ -316,21 +316,23 @@ static void collect(void)
     Py_XDECREF(gc);
 }
 
-/* One thread collects at a time, and who asks meanwhile is sent away at once. So again until a collection has begun since and
- * none is going on; but not for long: a destructor that the other one runs may wait for us. */
+static const uint64_t COLLECT_GIVE_UP = 100000000; /* 100 ms: a destructor that another collection runs may wait for us */
+
+/* One thread collects at a time, and who asks meanwhile is sent away at once. So again until one that has begun since has ended,
+ * whoever ran it. */
 bool host_collect(state_t *st)
 {
-    enum { TRIES = 100 };
+    if (load_relaxed(&st->collecting) == (unsigned long)PyThread_get_thread_ident())
+        return false;
     if (host_watch_collector(st) < 0)
         PyErr_WriteUnraisable(NULL);
-    for (int i = 0; i < TRIES && load_relaxed(&st->collecting) != (unsigned long)PyThread_get_thread_ident(); i++) {
-        uint32_t before = load_relaxed(&st->collections);
+    uint32_t begun = load_relaxed(&st->collections_begun);
+    for (uint64_t until = tether_now() + COLLECT_GIVE_UP;;) {
         collect();
-        if (!load_relaxed(&st->gc_hooked) || (load_relaxed(&st->collections) != before && load_relaxed(&st->collecting) == 0))
+        if ((int32_t)(load_relaxed(&st->collections_ended) - begun) > 0 || tether_now() >= until)
             return true;
         nap();
     }
-    return false;
 }
 #else
 bool host_collect(state_t *st)

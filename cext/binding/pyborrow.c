@@ -146,6 +146,10 @@ static int raise_unborrowed(const lending_t *from, tether_thread_t *thread, teth
     blame_t blame = {0};
     PyObject *pending = raised ? take_exception() : NULL;
     tether_status_t answer = tether_borrow_leave(claim, blame_note, &blame);
+    if (status == TETHER_TIMEOUT && !raised && answer == TETHER_CONFLICT && blame_collected(from->st, thread, &blame)) {
+        tether_loan_t *loan = claim->loan;
+        answer = tether_borrow(thread, from->book, &loan, 1, blame_note, &blame);
+    }
     if (answer != TETHER_CONFLICT && !raised && (status == TETHER_TIMEOUT || status == TETHER_DEADLOCK)) {
         if (status == TETHER_DEADLOCK)
             wait_forget(how);

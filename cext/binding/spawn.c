@@ -137,12 +137,12 @@ PyObject *spawn_call(state_t *st, const spawn_options_t *options, tether_scope_t
     if (scope == NULL)
         tether_lane_arm(tether_task_lane(&job->task), 1);
     PyObject_GC_Track(guard);
-    guards_moved(thread, &guards);
     guards_clear(&guards);
     return (PyObject *)guard;
 
 failed:
-    guards_move_back(thread, &guards); /* by the job's owner they would go to a scope's opener */
+    if (job != NULL) /* back to whom they came from; by the job's owner they would go to a scope's opener */
+        tether_owner_claim(thread, guards.tasks, guards.n, &job->task);
     lent_move_back(st, thread, &guards);
     guards_clear(&guards);
     if (guard != NULL) {

@@ -303,38 +303,20 @@ void lent_move_back(state_t *st, tether_thread_t *thread, guards_t *found)
         take_lent_back(st, thread, found->lent[--found->given]);
 }
 
-void guards_moved(tether_thread_t *thread, guards_t *found)
-{
-    if (found->before != NULL)
-        tether_owner_moved(thread, found->before, found->n);
-    PyMem_Free(found->before);
-    found->before = NULL;
-}
-
-void guards_move_back(tether_thread_t *thread, guards_t *found)
-{
-    if (found->before != NULL && !job_is_foreign(job_of(found->tasks[0])))
-        tether_owner_unmove(thread, found->tasks, found->before, found->n);
-    PyMem_Free(found->before);
-    found->before = NULL;
-}
-
 int guards_move(state_t *st, tether_thread_t *thread, guards_t *found, tether_node_t *to, const char *where)
 {
     if (found->n == 0)
         return 0;
-    tether_node_t **before = PyMem_Malloc(found->n * sizeof *before);
-    if (before == NULL) {
+    tether_node_t **scratch = PyMem_Malloc(found->n * sizeof *scratch);
+    if (scratch == NULL) {
         PyErr_NoMemory();
         return -1;
     }
     size_t culprit = 0;
-    tether_status_t status = tether_owner_move(thread, found->tasks, before, found->n, to, &culprit);
-    if (status == TETHER_OK) {
-        found->before = before;
+    tether_status_t status = tether_owner_move(thread, found->tasks, scratch, found->n, to, &culprit);
+    PyMem_Free(scratch);
+    if (status == TETHER_OK)
         return 0;
-    }
-    PyMem_Free(before);
     job_t *job = job_of(found->tasks[culprit]);
     tether_task_t *owner = tether_owner_parent(&job->task);
     PyObject *name, *site, *holder = NULL;

@@ -97,7 +97,7 @@ static tether_node_t *change_owner(tether_task_t *task, tether_node_t *to)
     return before;
 }
 
-tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **before, size_t n,
+tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **scratch, size_t n,
                                   tether_node_t *to, size_t *culprit)
 {
     if (n == 0)
@@ -114,35 +114,11 @@ tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks
         }
     }
     for (size_t i = 0; i < n; i++)
-        before[i] = change_owner(tasks[i], to);
+        scratch[i] = change_owner(tasks[i], to);
     tether_unlock(&rt->graph);
-    return TETHER_OK;
-}
-
-void tether_owner_moved(tether_thread_t *thread, tether_node_t **before, size_t n)
-{
     for (size_t i = 0; i < n; i++)
-        tether_node_unref(thread, before[i]);
-}
-
-void tether_owner_unmove(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **before, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        tether_lock(&tasks[i]->node.rt->graph);
-        tether_node_t *to = change_owner(tasks[i], before[i]);
-        tether_unlock(&tasks[i]->node.rt->graph);
-        tether_node_unref(thread, to);
-    }
-    tether_owner_moved(thread, before, n);
-}
-
-/* Is it among what `from`, which has ended, left? Caller holds rt->graph. */
-static bool left_by(const tether_task_t *task, const tether_task_t *from)
-{
-    const tether_node_t *at = load_relaxed(&task->node.owner);
-    while (at != NULL && at != &from->node && at->kind == TETHER_NODE_TASK && tether_task_ended((const tether_task_t *)at))
-        at = load_relaxed(&at->owner);
-    return at == &from->node;
+        tether_node_unref(thread, scratch[i]);
+    return TETHER_OK;
 }
 
 void tether_owner_claim(tether_thread_t *thread, tether_task_t **tasks, size_t n, const tether_task_t *from)
@@ -151,7 +127,7 @@ void tether_owner_claim(tether_thread_t *thread, tether_task_t **tasks, size_t n
     for (size_t i = 0; i < n; i++) {
         tether_node_t *before = NULL;
         tether_lock(&tasks[i]->node.rt->graph);
-        bool take = left_by(tasks[i], from) && !above(tasks[i], to);
+        bool take = load_relaxed(&tasks[i]->node.owner) == &from->node && !above(tasks[i], to);
         if (take)
             before = change_owner(tasks[i], to);
         tether_unlock(&tasks[i]->node.rt->graph);
@@ -175,7 +151,9 @@ tether_status_t tether_owner_send(tether_thread_t *thread, tether_task_t *task, 
     tether_status_t status = tether_scope_adopt(scope, task);
     if (status != TETHER_OK) {
         tether_lock(&rt->graph);
-        tether_node_t *back = change_owner(task, dropped);
+        /* Whom it came from may have ended, and have been given to it meanwhile: then it is ours. */
+        tether_node_t *to = above(task, dropped) ? tether_owner_current(thread) : dropped;
+        tether_node_t *back = change_owner(task, above(task, to) ? NULL : to);
         tether_unlock(&rt->graph);
         tether_node_unref(thread, back);
     }
@@ -193,35 +171,16 @@ tether_task_t *tether_owner_parent(tether_task_t *task)
     return parent;
 }
 
-static bool is_passed(tether_node_t *node)
-{
-    if (node == NULL || node->kind != TETHER_NODE_TASK)
-        return false;
-    uint32_t word = tether_task_word((tether_task_t *)node);
-    return tether_state(word) == TETHER_REAPED && !(word & TETHER_F_SCOPED);
-}
-
-/* Past what cannot be handed on any more. The guard of an ended task that was not reaped may be, and what the task left, which
- * its result may bring, goes with it; who has just reaped a scope's child is about to claim that. Caller holds rt->graph. */
-static tether_node_t *past_reaped(tether_node_t *node)
-{
-    while (is_passed(node))
-        node = load_relaxed(&node->owner);
-    return node;
-}
-
 void tether_owner_settle(tether_thread_t *thread, tether_task_t *task)
 {
     tether_node_t *before = load_relaxed(&task->node.owner);
     /* The owner may move the guard at this moment, end and be freed, so outside the lock `before` is only compared. The
-     * frequent cases need no lock: the root's, a scope's (which stay), what runs here, and a task that ran in place above its
-     * owner. */
-    if (before == NULL || (load_relaxed(&task->word) & TETHER_F_SCOPED) || before == tether_owner_current(thread) ||
-        (task->below && before == &task->below->node))
+     * frequent cases need no lock: the root's, a scope's (which stay), and a task that ran in place above its owner. */
+    if (before == NULL || (load_relaxed(&task->word) & TETHER_F_SCOPED) || (task->below && before == &task->below->node))
         return;
     tether_lock(&task->node.rt->graph);
     before = load_relaxed(&task->node.owner);
-    tether_node_t *now = past_reaped(before);
+    tether_node_t *now = before && before->kind == TETHER_NODE_TASK ? effective(before) : before;
     if (now != before) {
         if (now != NULL)
             add_relaxed(&now->refs, 1);

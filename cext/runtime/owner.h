@@ -29,14 +29,10 @@ void tether_owner_assign(tether_thread_t *thread, tether_slot_t *slot, tether_no
 /* Is `task` `node` itself or one of its ancestors? */
 bool tether_owner_above(const tether_task_t *task, tether_node_t *node);
 
-/* Moves the guards of n tasks from the calling thread's node to `to` (NULL: the root), all or none. `before` has room for n
- * nodes: on OK it is what their slots named, with references, for one of the next two.
- * returns OK, NOT_OWNER or CYCLE; *culprit is the index of the one that does not go. */
-tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **before, size_t n,
+/* Moves the guards of n tasks from the calling thread's node to `to` (NULL: the root), all or none. `scratch` has room
+ * for n nodes. returns OK, NOT_OWNER or CYCLE; *culprit is the index of the one that does not go. */
+tether_status_t tether_owner_move(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **scratch, size_t n,
                                   tether_node_t *to, size_t *culprit);
-void tether_owner_moved(tether_thread_t *thread, tether_node_t **before, size_t n); /* for good */
-/* As it was: what an ended task has left goes with that one's guard again. pre: they are a task's that never ran. */
-void tether_owner_unmove(tether_thread_t *thread, tether_task_t **tasks, tether_node_t **before, size_t n);
 
 /* Takes those of n guards that `from`, a task that has ended, owned, for the calling thread's node: a result has brought
  * them. The others stay where they are. */
@@ -48,8 +44,7 @@ tether_status_t tether_owner_send(tether_thread_t *thread, tether_task_t *task, 
 /* The nearest task above that has not ended, with a reference; NULL: the root. */
 tether_task_t *tether_owner_parent(tether_task_t *task);
 
-/* Called as a task ends, and when it was reaped: shortens the way to its living owner past those that were reaped, so that
- * chains of them do not grow. */
+/* Called as a task ends: shortens the way to its living owner, so that chains of ended owners do not grow. */
 void tether_owner_settle(tether_thread_t *thread, tether_task_t *task);
 
 /* Notes that the calling thread is about to sleep: for `node` (a task or a scope), or, when that is NULL, for a claim in a

@@ -49,7 +49,7 @@ static void *move_about(void *arg)
     uint32_t seed = (uint32_t)load_relaxed(&thread->native_id) * 2654435761u | 1;
     for (int i = 0; i < MOVES; i++) {
         tether_task_t *tasks[3];
-        tether_node_t *owners[3];
+        tether_node_t *scratch[3];
         size_t n = 1 + next_random(&seed) % 3, culprit = 0;
         for (size_t k = 0; k < n; k++)
             tasks[k] = &grove->jobs[next_random(&seed) % NODES]->task;
@@ -60,9 +60,8 @@ static void *move_about(void *arg)
         tether_task_t *before = load_relaxed(&thread->top);
         if (as < NODES)
             store_relaxed(&thread->top, &grove->jobs[as]->task);
-        switch (tether_owner_move(thread, tasks, owners, n, to, &culprit)) {
+        switch (tether_owner_move(thread, tasks, scratch, n, to, &culprit)) {
         case TETHER_OK:
-            tether_owner_moved(thread, owners, n);
             atomic_fetch_add(&grove->moved, 1);
             break;
         case TETHER_CYCLE:
@@ -123,7 +122,7 @@ static bool be_short(host_t *host, void *arg)
 static bool give_away(host_t *host, void *arg)
 {
     cradle_t *cradle = arg;
-    tether_node_t *owners[1];
+    tether_node_t *scratch[1];
     size_t culprit;
     job_t *child = host_spawn(host, be_short, NULL);
     tether_task_t *task = &child->task;
@@ -134,8 +133,7 @@ static bool give_away(host_t *host, void *arg)
     }
     for (volatile int spin = 0; spin < (int)(task->id % 100); spin++)
         ;
-    CHECK(tether_owner_move(host_thread(host), &task, owners, 1, NULL, &culprit) == TETHER_OK);
-    tether_owner_moved(host_thread(host), owners, 1);
+    CHECK(tether_owner_move(host_thread(host), &task, scratch, 1, NULL, &culprit) == TETHER_OK);
     atomic_store(&cradle->child, child);
     return true;
 }

@@ -302,14 +302,14 @@ TEST(a_childs_guard_cannot_be_moved_or_sent_on)
 {
     host_t host;
     size_t culprit = 9;
-    tether_node_t *before[1];
+    tether_node_t *scratch[1];
     host_start(&host, (host_options_t){.serial = true});
     tether_thread_t *thread = host_thread(&host);
     tether_scope_t *one = tether_scope_open(thread, TETHER_FOREVER), *two = tether_scope_open(thread, TETHER_FOREVER);
     job_t *job = host_spawn_in(&host, one, succeed, NULL, 0, NULL);
     tether_task_t *task = &job->task;
     CHECK(tether_owner_send(thread, task, two) == TETHER_NOT_OWNER);
-    CHECK(tether_owner_move(thread, &task, before, 1, NULL, &culprit) == TETHER_NOT_OWNER && culprit == 0);
+    CHECK(tether_owner_move(thread, &task, scratch, 1, NULL, &culprit) == TETHER_NOT_OWNER && culprit == 0);
     if (tether_task_scope(task) == one && two->first == NULL) {
         CHECK(host_leave(&host, two) == 0);
         CHECK(host_leave(&host, one) == 0);

@@ -106,7 +106,9 @@ class Stage:
             return summary(guard.join()) if join else None
 
         if refused:
-            self.do(actor, order, {("raised", name) for name in refused})
+            error = self.do(actor, order, {("raised", name) for name in refused})
+            if error[1][0] == "ScopeClosedError":
+                world.move(give, actor.node)  # they were on their way, and came back
             return
         world.tasks.append(task)
         if into is not None:

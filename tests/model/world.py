@@ -119,13 +119,6 @@ def effective(node: Node | None) -> Task | None:
     return node
 
 
-def past_reaped(node: Node | None) -> Node | None:
-    """Past what cannot be handed on any more: what an ended task left goes with its guard, until that is reaped."""
-    while isinstance(node, Task) and node.reaped and not node.scoped:
-        node = node.owner
-    return node
-
-
 def is_above(task: Task, node: Node | None) -> bool:
     while node is not None:
         if node is task:
@@ -224,7 +217,7 @@ class World:
         if task.below is not None:
             task.below.above = None
         if isinstance(task.owner, Task):
-            task.owner = past_reaped(task.owner)
+            task.owner = effective(task.owner)
         if isinstance(task.owner, Scope) and task.failed:
             scope = task.owner
             if scope.state != "closed":
