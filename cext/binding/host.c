@@ -140,8 +140,11 @@ static PyObject *gc_event(PyObject *module, PyObject *const *args, Py_ssize_t na
     state_t *st = PyModule_GetState(module);
     if (nargs >= 1 && PyUnicode_Check(args[0])) {
         bool starts = PyUnicode_CompareWithASCIIString(args[0], "start") == 0;
+        if (starts)
+            add_relaxed(&st->collections_begun, 1);
+        else if (load_relaxed(&st->collecting) != 0) /* else it began before we heard of it */
+            add_relaxed(&st->collections_ended, 1);
         store_relaxed(&st->collecting, starts ? (unsigned long)PyThread_get_thread_ident() : 0ul);
-        add_relaxed(starts ? &st->collections_begun : &st->collections_ended, 1);
     }
     Py_RETURN_NONE;
 }

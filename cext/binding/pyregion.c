@@ -530,7 +530,10 @@ static int on_pages(region_t *r, const char *verb, int (*work)(region_t *r, int 
     tether_loan_t loan = {.stop = r->core.nbytes}, *one = &loan;
     blame_t blame = {0};
     if (borrow_now(r->st, thread, &r->core.book, &one, 1, &blame) != TETHER_OK) {
-        blame_raise(r->st, &blame, (PyObject *)r, verb, NULL);
+        if (blame.runtime && (r->moved || r->closed))
+            raise_gone(r); /* by what the collection ran */
+        else
+            blame_raise(r->st, &blame, (PyObject *)r, verb, NULL);
         return -1;
     }
     int error;
