@@ -140,10 +140,9 @@ static PyObject *gc_event(PyObject *module, PyObject *const *args, Py_ssize_t na
     state_t *st = PyModule_GetState(module);
     if (nargs >= 1 && PyUnicode_Check(args[0])) {
         bool starts = PyUnicode_CompareWithASCIIString(args[0], "start") == 0;
-        if (starts)
-            add_relaxed(&st->collections_begun, 1);
-        else if (load_relaxed(&st->collecting) != 0) /* else it began before we heard of it */
-            add_relaxed(&st->collections_ended, 1);
+        /* Once each, though we were hooked twice (hook_once); and no end of one that began before we were. */
+        if (starts == (load_relaxed(&st->collecting) == 0))
+            add_relaxed(starts ? &st->collections_begun : &st->collections_ended, 1);
         store_relaxed(&st->collecting, starts ? (unsigned long)PyThread_get_thread_ident() : 0ul);
     }
     Py_RETURN_NONE;
@@ -301,7 +300,7 @@ static int hook_gc(state_t *st)
 /* Two threads may come here together, and hook twice: of two calls the second does nothing. */
 static int hook_once(state_t *st, _Atomic bool *done, int (*hook)(state_t *st))
 {
-    if (!load_acquire(done) && hook(st) < 0) /* two threads may come here: they find both hooks */
+    if (!load_acquire(done) && hook(st) < 0)
         return -1;
     store_release(done, true);
     return 0;
