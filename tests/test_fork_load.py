@@ -147,3 +147,34 @@ def test_tasks_that_fork_at_once_under_load(run_python):
     """
     )
     run_python(code, check=True)
+
+
+def test_forks_while_threads_begin_and_end(run_python):
+    # fault 12: a new thread takes locks of CPython's, which the child needs before it runs anything (3.11: gh-112275),
+    # and each task here has a new one.
+    code = """
+    import sys, warnings
+    import tether
+    from support import dedicated, forked, status_of
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    sys.setswitchinterval(0.0005)       # threads begin while another one forks: the more often, the less each computes
+    stop = False
+
+    def begin_and_end():
+        while not stop:
+            with tether.scope() as s:
+                for n in range(20):
+                    s.options(dedicated=True, stack_size=1 << 18).spawn(int, n)
+
+    def work(n):
+        assert dedicated(pow, n, 2).join() == n * n
+
+    guards = [dedicated(begin_and_end) for _ in range(3)]
+    for n in range(100 if "t" in sys.abiflags else 400):    # without a GIL a fork stops the world first
+        assert status_of(forked(work, n)) == 0
+    stop = True
+    for guard in guards:
+        guard.join()
+    """
+    run_python(code, check=True)

@@ -49,6 +49,33 @@ def test_threads_retire_after_dedicated_work(run_python):
     run_python(code, check=True)
 
 
+def test_threads_of_one_task_do_not_pile_up(run_python):
+    # A thread with a stack of its own leaves after its task. Those who leave do not queue for one another, else they
+    # become more and more: the tasks here are 60 at once.
+    code = (
+        SETTLE
+        + """
+    sys.setswitchinterval(0.0005)
+    most = 0
+
+    def rounds():
+        global most
+        for _ in range(100):
+            with tether.scope() as s:
+                for _ in range(20):
+                    s.options(dedicated=True, stack_size=1 << 18).spawn(int)
+            most = max(most, os_threads())
+
+    with tether.scope() as s:
+        for _ in range(3):
+            s.options(dedicated=True).spawn(rounds)
+    assert most < 600, most
+    settle()
+    """
+    )
+    run_python(code, check=True)
+
+
 def test_retired_crew_serves_again(run_python):
     # G8
     code = (

@@ -21,6 +21,7 @@
  *   native.h   parts of tether.native and the C API
  *   restart.c  running a task again after a failure
  *   fork.c     what a forked child does with what its parent left
+ *   forkgate.c no fork while a thread comes or goes
  *
  * State is per module object, hence per interpreter; there is no static PyObject. */
 #ifndef TETHER_BINDING_H
@@ -116,6 +117,12 @@ void nap(void);
 /* New references, since another thread may set the key at any moment; NULL without an exception: not there. */
 PyObject *dict_get(PyObject *dict, PyObject *key);
 PyObject *dict_item(PyObject *dict, const char *name);
+
+#ifdef Py_GIL_DISABLED
+enum { WITH_GIL = 0 };
+#else
+enum { WITH_GIL = 1 };
+#endif
 
 /* What lies between is done by one thread at a time, for this object: as with a GIL, as long as no Python code runs in it. */
 #ifdef Py_GIL_DISABLED
@@ -536,6 +543,14 @@ int need_own_source(state_t *st, tether_runtime_t *rt); /* the same, of a Region
  * raised there, or with ForkedError: a stack of the parent's is unwound, and nothing on it may go on. */
 int fork_passed(state_t *st, tether_thread_t *thread, job_t *job);
 void fork_silence(state_t *st); /* the same exception, where none may be raised: ForkedError goes, another is reported */
+
+/* forkgate.c: around what no fork may cut in two, by threads that are not attached when they enter; they nest. */
+void forkgate_enter(tether_thread_t *thread);
+void forkgate_leave(void);
+bool forkgate_close(void); /* before a fork. false: somebody is inside; await waits for them, detached */
+void forkgate_await(tether_thread_t *thread);
+void forkgate_open(void);       /* after it, in the parent */
+void forkgate_after_fork(void); /* in the child */
 
 /* host.c */
 void host_fill(tether_host_t *host);

@@ -1,6 +1,7 @@
 /* os.fork (protocol.md, "Fork").
  *
- * Before: threads that merely linger are ended, so that a process whose tasks have all ended forks with one thread.
+ * Before: threads that merely linger are ended, so that a process whose tasks have all ended forks with one thread; and
+ * none may come or go during the fork (forkgate.c).
  *
  * The child has one thread and none of ours. It starts afresh with a new runtime; the forking task's stack is its root.
  * Guards, scopes and references made by the parent belong to the old runtime: they are foreign, and nothing touches them. What
@@ -54,11 +55,23 @@ static PyObject *before(PyObject *module, PyObject *unused)
     (void)unused;
     state_t *st = PyModule_GetState(module);
     tether_thread_t *thread = st->started ? tether_thread(st->rt) : NULL;
-    if (thread == NULL || !tether_runtime_lingers(thread))
-        Py_RETURN_NONE;
-    PyThreadState *ts = PyEval_SaveThread(); /* whoever ends takes its thread state away, and needs the GIL for that */
-    tether_runtime_rest(thread);
-    PyEval_RestoreThread(ts);
+    if (thread != NULL && tether_runtime_lingers(thread)) {
+        PyThreadState *ts = PyEval_SaveThread(); /* whoever ends takes its thread state away, and needs the GIL for that */
+        tether_runtime_rest(thread);
+        PyEval_RestoreThread(ts);
+    }
+    if (!forkgate_close() && (thread = tether_thread(st->rt)) != NULL) { /* in the way may be threads of a sub-interpreter */
+        PyThreadState *ts = PyEval_SaveThread();
+        forkgate_await(thread);
+        PyEval_RestoreThread(ts);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *after_in_parent(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    forkgate_open();
     Py_RETURN_NONE;
 }
 
@@ -80,6 +93,7 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
     tether_runtime_t *old = st->rt;
     if (!tether_runtime_foreign(old))
         tether_after_fork(); /* not the C library's fork */
+    forkgate_after_fork();
     unsigned long me = (unsigned long)PyThread_get_thread_ident();
     st->kill_lock = st->graves_lock = (tether_lock_t){0};
     store_relaxed(&st->graves, NULL);
@@ -103,6 +117,7 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef before_def = {"_before_fork", before, METH_NOARGS, NULL};
+static PyMethodDef after_in_parent_def = {"_after_fork_in_parent", after_in_parent, METH_NOARGS, NULL};
 static PyMethodDef after_in_child_def = {"_after_fork_in_child", after_in_child, METH_NOARGS, NULL};
 
 /* When the module is made, and not at the first spawn: others' hooks, which are registered after ours, run before it, so the
@@ -115,13 +130,16 @@ int fork_prepare(state_t *st)
     PyObject *reg = os ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
     PyObject *first = reg ? PyCFunction_New(&before_def, st->module) : NULL;
     PyObject *child = first ? PyCFunction_New(&after_in_child_def, st->module) : NULL;
-    PyObject *none = child ? PyTuple_New(0) : NULL;
-    PyObject *hooks = none ? Py_BuildValue("{s:O,s:O}", "before", first, "after_in_child", child) : NULL;
+    PyObject *parent = child ? PyCFunction_New(&after_in_parent_def, st->module) : NULL;
+    PyObject *none = parent ? PyTuple_New(0) : NULL;
+    PyObject *hooks =
+        none ? Py_BuildValue("{s:O,s:O,s:O}", "before", first, "after_in_child", child, "after_in_parent", parent) : NULL;
     PyObject *r = hooks ? PyObject_Call(reg, none, hooks) : NULL;
     int result = r == NULL ? -1 : 0;
     Py_XDECREF(r);
     Py_XDECREF(hooks);
     Py_XDECREF(none);
+    Py_XDECREF(parent);
     Py_XDECREF(child);
     Py_XDECREF(first);
     Py_XDECREF(reg);

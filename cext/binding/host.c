@@ -55,7 +55,11 @@ static bool attach(tether_thread_t *thread)
             return false; /* what we would enter may be going, or gone */
         state_t *st = thread_state(thread);
         face_t *face = PyMem_RawCalloc(1, sizeof(face_t));
-        if (face == NULL || !anchor_enter(st, thread, new_state)) {
+        forkgate_enter(thread);
+        bool entered = face != NULL && anchor_enter(st, thread, new_state);
+        if (WITH_GIL || !entered)
+            forkgate_leave(); /* the rest is for those who have the GIL, as who forks does */
+        if (!entered) {
             PyMem_RawFree(face);
             return false;
         }
@@ -64,6 +68,8 @@ static bool attach(tether_thread_t *thread)
         PyEval_RestoreThread(ts);
         pystate_fit(ts, thread);
         enter_threading(st, face);
+        if (!WITH_GIL)
+            forkgate_leave();
     } else {
         PyEval_RestoreThread(thread->host);
     }
@@ -83,7 +89,13 @@ static void end(tether_thread_t *thread)
     names_sleep(thread); /* in a sub-interpreter the thread may serve on */
     face_t *face = thread->host_face;
     PyThreadState *ts = thread->host;
-    PyEval_RestoreThread(ts);
+    if (!WITH_GIL) {
+        tether_crew_detach(thread);
+        forkgate_enter(thread);
+    }
+    if (thread->away)
+        PyEval_RestoreThread(ts);
+    thread->away = true; /* from the end of this on, for good */
     state_t *st = thread_state(thread);
     leave_threading(st, face);
     thread->host = thread->host_face = NULL;
@@ -91,6 +103,8 @@ static void end(tether_thread_t *thread)
     PyThreadState_Clear(ts);
     anchor_leave(st);
     PyThreadState_DeleteCurrent();
+    if (!WITH_GIL)
+        forkgate_leave();
     anchor_left(st);
 }
 

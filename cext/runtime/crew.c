@@ -122,6 +122,7 @@ static bool run_natives(tether_runtime_t *rt, tether_thread_t *me)
     for (tether_task_t *task; (task = tether_lane_take_native(me)) != NULL;) {
         turned(me);
         rt->host.run_native(me, task);
+        me->away = true; /* it may have waited, which ends with the opposite */
     }
     /* Who was sent may have been sent for others, by the ticker, whoever has the host. */
     bool more = work_in_sight(rt) || (me->sent && tether_lane_queued(rt, false) != 0);
@@ -162,6 +163,8 @@ static void work(tether_runtime_t *rt, tether_thread_t *me, tether_task_t *assig
             tether_crew_attach(me);
         }
     }
+    if (me->asked_stack != 0)
+        return; /* it ends now, attached: to ask for the host once more may take long, and threads would pile up */
     tether_crew_detach(me);
     if (rt->host.rest != NULL)
         rt->host.rest(me);
@@ -256,19 +259,46 @@ static bool idle(tether_runtime_t *rt, tether_thread_t *me, tether_task_t **assi
     }
 }
 
-static void join(tether_thread_t *t)
+/* ---- those who have retired -------------------------------------------------------------------------------------- */
+
+static void gone_push(tether_runtime_t *rt, tether_thread_t *t)
 {
-    if (t == NULL)
-        return;
-    tether_native_join(t->handle, &t->native_id);
-    atomic_store_explicit(&t->exited, true, memory_order_release);
+    tether_lock(&rt->crew.lock);
+    t->idle_next = NULL; /* who has retired is in no other list */
+    *(rt->crew.gone_last ? &rt->crew.gone_last->idle_next : &rt->crew.gone_first) = t;
+    rt->crew.gone_last = t;
+    tether_unlock(&rt->crew.lock);
+}
+
+static tether_thread_t *gone_pop(tether_runtime_t *rt)
+{
+    tether_lock(&rt->crew.lock);
+    tether_thread_t *t = rt->crew.gone_first;
+    if (t != NULL && (rt->crew.gone_first = t->idle_next) == NULL)
+        rt->crew.gone_last = NULL;
+    tether_unlock(&rt->crew.lock);
+    return t;
+}
+
+/* Its last steps. Nobody joins it, so that those who leave do not queue for one another; what joining is for, to know that it
+ * has ended, the system is asked. Two for one: what is left of them stays few. */
+static void retire(tether_runtime_t *rt, tether_thread_t *me)
+{
+    pthread_detach(pthread_self());
+    for (int i = 0; i < 2; i++) {
+        tether_thread_t *t = gone_pop(rt);
+        if (t != NULL && tether_native_exists(load_relaxed(&t->native_id)))
+            gone_push(rt, t);
+        else if (t != NULL)
+            atomic_store_explicit(&t->exited, true, memory_order_release);
+    }
+    gone_push(rt, me); /* its record serves another when the system has forgotten it */
 }
 
 static void *thread_main(void *arg)
 {
     tether_thread_t *me = arg;
     tether_runtime_t *rt = load_relaxed(&me->rt);
-    me->handle = pthread_self();
     tether_thread_bind(me);
     rt->host.begin(me);
 
@@ -291,15 +321,12 @@ static void *thread_main(void *arg)
     rt->host.end(me);
     tether_thread_unbind(me);
 
-    /* One thread may be waiting to be joined natively at a time: each that retires joins the one before it. */
-    tether_lock(&rt->crew.lock);
-    tether_thread_t *before = rt->crew.gone;
-    rt->crew.gone = me;
-    tether_unlock(&rt->crew.lock);
-    join(before);
+    retire(rt, me);
+    bool rested = atomic_load(&rt->resting) != 0;
     if (me->asked_stack == 0)
         sub_relaxed(&rt->crew.idle, 1);
-    if (atomic_fetch_sub(&rt->crew.alive, 1) == 1 || atomic_load(&rt->resting) != 0)
+    /* The runtime may be freed from here on; only its address is used. Who begins to rest now looks again by itself. */
+    if (atomic_fetch_sub(&rt->crew.alive, 1) == 1 || rested)
         tether_lot_wake_all(&rt->crew);
     return NULL;
 }
@@ -423,18 +450,17 @@ void tether_crew_send_away(tether_runtime_t *rt)
 bool tether_crew_unjoined(tether_runtime_t *rt)
 {
     tether_lock(&rt->crew.lock);
-    bool there = rt->crew.gone != NULL;
+    bool there = rt->crew.gone_first != NULL;
     tether_unlock(&rt->crew.lock);
     return there;
 }
 
 void tether_crew_join_gone(tether_runtime_t *rt)
 {
-    tether_lock(&rt->crew.lock);
-    tether_thread_t *gone = rt->crew.gone;
-    rt->crew.gone = NULL;
-    tether_unlock(&rt->crew.lock);
-    join(gone);
+    for (tether_thread_t *t; (t = gone_pop(rt)) != NULL;) {
+        tether_native_await_end(load_relaxed(&t->native_id));
+        atomic_store_explicit(&t->exited, true, memory_order_release);
+    }
 }
 
 void tether_crew_stop(tether_runtime_t *rt)

@@ -37,7 +37,7 @@ uint32_t tether_crew_busy(tether_runtime_t *rt);
 /* While rt->resting: wakes the idle threads, which then leave. */
 void tether_crew_send_away(tether_runtime_t *rt);
 
-/* Has a thread retired that nobody has joined yet? Joins it. */
+/* Has a thread retired that may still be there? Waits until none is. */
 bool tether_crew_unjoined(tether_runtime_t *rt);
 void tether_crew_join_gone(tether_runtime_t *rt);
 

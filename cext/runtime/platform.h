@@ -36,8 +36,13 @@ void tether_futex_wake(_Atomic uint32_t *word);
  * stack_size 0 means the system's default. returns OK or NO_THREAD. */
 tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), void *arg, size_t stack_size);
 
-/* Waits for the end of a thread that tether_native_start made, and that has noted its tether_native_id. Afterwards the system
- * does not count it among the threads of the process any more. */
+/* Does the system count this thread among those of the process? By its tether_native_id. */
+bool tether_native_exists(unsigned long native_id);
+
+/* Waits until it does not. pre: the thread is about to end. */
+void tether_native_await_end(unsigned long native_id);
+
+/* Waits for the end of a thread that tether_native_start made, and that has noted its tether_native_id; for that one, too. */
 void tether_native_join(pthread_t handle, const _Atomic unsigned long *native_id);
 
 /* child() is called in the child of every fork, before anything else runs there. */

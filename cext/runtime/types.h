@@ -212,7 +212,6 @@ struct tether_thread {
     bool helps;                         /* its work is, or was last, to help with loops; written by its thread when not idle */
     bool called;                        /* counted in loops.called */
     bool sent;                          /* somebody chose it; else it has found its work by itself */
-    pthread_t handle;
     size_t asked_stack;
 };
 
@@ -224,7 +223,8 @@ typedef struct {
     unsigned lanes;        /* 0: chosen from the number of cores */
     unsigned max_threads;  /* most crew threads; 0: no bound of ours */
 
-    /* On crew threads. begin: before the first attach. end: the thread is about to exit; detached. */
+    /* On crew threads. begin: before the first attach. end: the thread is about to exit; attached or `away`,
+     * afterwards away. */
     void (*begin)(tether_thread_t *thread);
     void (*end)(tether_thread_t *thread);
     /* attach may block (for the GIL). Between the two, host code may run. A thread's first attach may fail for want of memory:
@@ -250,9 +250,9 @@ typedef struct {
 /* ---- the runtime ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    tether_lock_t lock;              /* guards the idle list, `assigned`, `idle`, `gone` */
+    tether_lock_t lock;              /* guards the idle list, `assigned`, `idle`, `gone_*` */
     tether_thread_t *idle_first, *idle_last;
-    tether_thread_t *gone;           /* a thread that has retired and waits to be joined natively; at most one */
+    tether_thread_t *gone_first, *gone_last; /* who has retired, oldest first: the system may not be done with them */
     _Atomic uint32_t alive;          /* crew threads that exist */
     _Atomic uint32_t idle;           /* of these, in the idle list */
     _Atomic uint32_t spinning;       /* of the idle ones, looking for work without sleeping */

@@ -45,7 +45,11 @@ void __wrap_tether_free(void *memory)
 static host_t *host_of(tether_thread_t *thread) { return load_relaxed(&thread->rt)->host_data; }
 
 static void on_begin(tether_thread_t *thread) { count(host_of(thread)->begun); }
-static void on_end(tether_thread_t *thread) { count(host_of(thread)->ended); }
+static void on_end(tether_thread_t *thread)
+{
+    count(host_of(thread)->ended);
+    tether_crew_detach(thread);
+}
 static bool on_attach(tether_thread_t *thread)
 {
     host_attach(host_of(thread));
