@@ -427,3 +427,60 @@ def test_child_of_a_fork_in_the_instant_of_a_kill_may_trace(run_python):  # G12,
         timeout=60,
     )
     assert (done.rc, done.out, done.err) == (0, "0\n", "")
+
+
+def test_hook_from_before_the_import_may_wait_for_a_task(run_python):
+    # it runs after ours, when no thread may begin any more
+    code = """
+    import os, warnings
+    warnings.simplefilter("ignore")
+    seen = []
+    os.register_at_fork(before=lambda: seen.append(work()))
+
+    import tether
+    from support import dedicated, forked, status_of
+
+    def work():
+        return tether.options(stack_size=1 << 18).spawn(int, 5).join() + dedicated(int, 6).join()
+
+    dedicated(int).join()       # imports modules that have hooks of their own
+    for _ in range(3):
+        assert status_of(forked(int)) == 0
+    assert seen == [11] * 3
+    """
+    run_python(code, check=True)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
+@pytest.mark.parametrize("when", ["enter", "leave"])
+def test_fork_while_a_thread_begins_or_ends(when, run_python):
+    # fault 12: in code of the program's that runs then, here a monitoring tool's. The child ends without the task.
+    code = f"""
+    import os, sys, warnings
+    import tether, tether._crew
+    from support import status_of
+
+    warnings.simplefilter("ignore")
+    parent = os.getpid()
+    statuses = []
+
+    def forks(*seen):
+        if os.getpid() == parent and len(statuses) < 5:
+            pid = os.fork()
+            if pid != 0:
+                statuses.append(status_of(pid))
+
+    def work():
+        if os.getpid() != parent:
+            os.write(2, b"a task of the parent runs in a child\\n")
+
+    events = sys.monitoring.events
+    sys.monitoring.use_tool_id(3, "forks")
+    sys.monitoring.set_local_events(3, tether._crew.{when}.__code__, events.PY_RETURN)
+    sys.monitoring.register_callback(3, events.PY_RETURN, forks)
+    while len(statuses) < 5:
+        with tether.scope() as s:
+            s.options(stack_size=1 << 18).spawn(work)
+    assert set(statuses) == {{0}}, statuses
+    """
+    run_python(code, check=True)

@@ -421,3 +421,33 @@ PARALLEL = """
 def test_parallel_work_in_interpreters_at_once(run_python):
     # G20
     run_python(DRIVER + f"PARALLEL = {PARALLEL!r}\nat_once([PARALLEL] * 4)\nat_once([PARALLEL] * 4)\n", check=True)
+
+
+def test_code_that_waits_at_a_threads_end_leaves_it_usable(run_python):
+    # G20: in a sub-interpreter a crew thread gives its thread state back after each task, and serves on
+    code = (
+        DRIVER
+        + """
+script = '''
+import sys, threading
+import tether, tether._crew
+from support import dedicated, poll
+
+waits = []
+
+def at_the_end(*seen):
+    if threading.current_thread() is not threading.main_thread():
+        tether.sleep(0.002)
+        waits.append(1)
+
+sys.monitoring.use_tool_id(3, "waits")
+sys.monitoring.set_local_events(3, tether._crew.leave.__code__, sys.monitoring.events.PY_RETURN)
+sys.monitoring.register_callback(3, sys.monitoring.events.PY_RETURN, at_the_end)
+for turn in range(5):
+    assert dedicated(int, turn).join() == turn
+    poll(lambda: len(waits) > turn)
+'''
+execute(script)
+"""
+    )
+    run_python(code, check=True)

@@ -549,8 +549,11 @@ void forkgate_enter(tether_thread_t *thread);
 void forkgate_leave(void);
 bool forkgate_close(void); /* before a fork. false: somebody is inside; await waits for them, detached */
 void forkgate_await(tether_thread_t *thread);
-void forkgate_open(void);       /* after it, in the parent */
-void forkgate_after_fork(void); /* in the child */
+void forkgate_open(void);  /* after it, in the parent */
+/* Around a wait of the calling thread's: how often it has closed the gate, which is open meanwhile. resume: detached. */
+uint32_t forkgate_pause(void);
+void forkgate_resume(tether_thread_t *thread, uint32_t times);
+void forkgate_prepare(void); /* before the first fork that counts: in the child the gate is as new */
 
 /* host.c */
 void host_fill(tether_host_t *host);

@@ -93,7 +93,6 @@ static PyObject *after_in_child(PyObject *module, PyObject *unused)
     tether_runtime_t *old = st->rt;
     if (!tether_runtime_foreign(old))
         tether_after_fork(); /* not the C library's fork */
-    forkgate_after_fork();
     unsigned long me = (unsigned long)PyThread_get_thread_ident();
     st->kill_lock = st->graves_lock = (tether_lock_t){0};
     store_relaxed(&st->graves, NULL);
@@ -124,6 +123,7 @@ static PyMethodDef after_in_child_def = {"_after_fork_in_child", after_in_child,
  * tasks that they use for a last time leave no threads, either. */
 int fork_prepare(state_t *st)
 {
+    forkgate_prepare();
     if (st->sub)
         return 0; /* fork is refused there */
     PyObject *os = PyImport_ImportModule("os");

@@ -11,13 +11,15 @@
  * until nobody is inside.
  *
  *   thread                                       forker, in its hook before the fork
- *   moving += 1; closed? -> moving -= 1, wait    closed += 1; wait until moving is its own
+ *   moving += 1; closed? -> moving -= 1, wait    closed += 1; wait until nobody moves
  *   ...                                          (fork)
  *   moving -= 1; closed? -> wake                 closed -= 1, wake; in the child: both afresh
  *
  * Both sides write before they read, in one order: one of the two sees the other. Nobody holds a lock or is attached in either
- * wait. A thread that is inside may run code of the program's (a thread-local's destructor), and what waits at the gate may be
- * what another hook waits for; so both give up after a second, and then it is as it is for any other thread of the program. */
+ * wait. Who forks while it is inside (in code of the program's that runs there: a thread-local's destructor, a trace function)
+ * does not count as moving meanwhile, it stands in its hook. Who forks and waits for a task, in another hook, opens the gate for
+ * that long. And whatever else it is, it ends: either side waits for a second at most, and a gate that nobody opened is open
+ * after one. Then it is as it is for any other thread of the program. */
 #include "binding.h"
 
 static const uint64_t GIVE_UP = 1000000000; /* 1 s */
@@ -25,53 +27,58 @@ static const uint64_t SPIN = 20000;         /* 20 us */
 
 /* Of the process: who forks in the main interpreter takes the threads of all of them along. */
 static _Atomic uint32_t closed, moving;
-static _Thread_local uint32_t mine;        /* of `moving`: it may fork inside */
+static _Atomic uint64_t open_again; /* when `closed` says nothing any more */
+
+static _Thread_local uint32_t mine;        /* of `moving` */
 static _Thread_local uint32_t closed_here; /* of `closed`: a hook may import us between the two of ours */
 
 static bool is_closed(void *unused)
 {
     (void)unused;
-    return atomic_load(&closed) != 0;
+    return atomic_load(&closed) != 0 && tether_now() < atomic_load(&open_again);
 }
 
-static bool others_move(void *unused)
+static bool somebody_moves(void *unused)
 {
     (void)unused;
-    return atomic_load(&moving) > mine;
+    return atomic_load(&moving) != 0;
+}
+
+static void move(uint32_t by) { atomic_fetch_add(&moving, by); }
+
+static void stand(uint32_t by)
+{
+    atomic_fetch_sub(&moving, by);
+    if (atomic_load(&closed) != 0)
+        tether_lot_wake_all(&moving);
 }
 
 void forkgate_enter(tether_thread_t *thread)
 {
-    uint64_t until = 0;
-    for (;;) {
-        atomic_fetch_add(&moving, 1);
-        mine++;
-        if (!is_closed(NULL) || mine > 1)
-            return;
-        uint64_t now = tether_now();
-        if (until == 0)
-            until = now + GIVE_UP;
-        else if (now >= until)
-            return;
-        forkgate_leave();
+    uint64_t until = tether_now() + GIVE_UP;
+    move(1);
+    while (mine == 0 && is_closed(NULL) && tether_now() < until) {
+        stand(1);
         tether_lot_wait(&closed, &thread->parker, is_closed, NULL, until);
+        move(1);
     }
+    mine++;
 }
 
 void forkgate_leave(void)
 {
     mine--;
-    atomic_fetch_sub(&moving, 1);
-    if (is_closed(NULL))
-        tether_lot_wake_all(&moving);
+    stand(1);
 }
 
 bool forkgate_close(void)
 {
+    if (closed_here++ == 0 && mine != 0)
+        stand(mine);
+    atomic_store(&open_again, tether_now() + GIVE_UP);
     atomic_fetch_add(&closed, 1);
-    closed_here++;
     /* With a GIL they are inside for a microsecond. */
-    for (uint64_t until = tether_now() + SPIN; others_move(NULL); tether_pause())
+    for (uint64_t until = tether_now() + SPIN; somebody_moves(NULL); tether_pause())
         if (tether_now() >= until)
             return false;
     return true;
@@ -79,21 +86,48 @@ bool forkgate_close(void)
 
 void forkgate_await(tether_thread_t *thread)
 {
-    for (uint64_t until = tether_now() + GIVE_UP; others_move(NULL) && tether_now() < until;)
-        tether_lot_wait(&moving, &thread->parker, others_move, NULL, until);
+    for (uint64_t until = tether_now() + GIVE_UP; somebody_moves(NULL) && tether_now() < until;)
+        tether_lot_wait(&moving, &thread->parker, somebody_moves, NULL, until);
 }
 
 void forkgate_open(void)
 {
     if (closed_here == 0)
         return;
-    closed_here--;
+    if (--closed_here == 0)
+        move(mine);
     if (atomic_fetch_sub(&closed, 1) == 1)
         tether_lot_wake_all(&closed);
 }
 
-void forkgate_after_fork(void)
+uint32_t forkgate_pause(void)
+{
+    uint32_t times = closed_here;
+    while (closed_here != 0)
+        forkgate_open();
+    return times;
+}
+
+void forkgate_resume(tether_thread_t *thread, uint32_t times)
+{
+    bool clear = true;
+    for (; times != 0; times--)
+        clear = forkgate_close();
+    if (!clear)
+        forkgate_await(thread);
+}
+
+/* Whoever forked inside does not go on to leave (end_child in host.c). */
+static void after_fork(void)
 {
     atomic_store(&closed, closed_here = 0);
-    atomic_store(&moving, mine);
+    atomic_store(&moving, mine = 0);
+}
+
+static void watch_forks(void) { tether_native_at_fork(after_fork); }
+
+void forkgate_prepare(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
 }

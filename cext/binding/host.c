@@ -48,6 +48,20 @@ static PyThreadState *new_state(PyInterpreterState *interp)
 #endif
 }
 
+/* Code of the program's has run on a thread of the crew, and may have forked. If we are the child, on the only thread of the
+ * parent's that there is, it has done what that code wanted to do here: the process ends with the last thread, as it does for a
+ * Thread. */
+static void end_child(state_t *st, tether_thread_t *thread)
+{
+    if (!tether_runtime_foreign(load_relaxed(&thread->rt)))
+        return;
+    tether_thread_t *root = tether_thread(st->rt);
+    PyEval_SaveThread();
+    if (root != NULL)
+        tether_runtime_rest(root);
+    pthread_exit(NULL);
+}
+
 static bool attach(tether_thread_t *thread)
 {
     if (thread->host == NULL) {
@@ -68,6 +82,7 @@ static bool attach(tether_thread_t *thread)
         PyEval_RestoreThread(ts);
         pystate_fit(ts, thread);
         enter_threading(st, face);
+        end_child(st, thread);
         if (!WITH_GIL)
             forkgate_leave();
     } else {
@@ -95,14 +110,17 @@ static void end(tether_thread_t *thread)
     }
     if (thread->away)
         PyEval_RestoreThread(ts);
-    thread->away = true; /* from the end of this on, for good */
+    thread->away = true;
     state_t *st = thread_state(thread);
     leave_threading(st, face);
+    end_child(st, thread);
     thread->host = thread->host_face = NULL;
     PyMem_RawFree(face);
     PyThreadState_Clear(ts);
+    end_child(st, thread);
     anchor_leave(st);
     PyThreadState_DeleteCurrent();
+    thread->away = true; /* a wait in what was run here has ended with the opposite, and a sub-interpreter's thread goes on */
     if (!WITH_GIL)
         forkgate_leave();
     anchor_left(st);
@@ -112,15 +130,7 @@ static void run(tether_thread_t *thread, tether_task_t *task)
 {
     state_t *st = thread_state(thread);
     job_run_on_crew(st, thread, job_of(task)); /* the task may be gone afterwards */
-    if (tether_runtime_foreign(load_relaxed(&thread->rt))) {
-        /* The task forked, and we are the child, on the only thread of the parent's that there is: it has run to the end of
-         * what its function wanted to do here, and the process ends with the last thread, as it does for a Thread. */
-        tether_thread_t *root = tether_thread(st->rt);
-        PyEval_SaveThread();
-        if (root != NULL)
-            tether_runtime_rest(root);
-        pthread_exit(NULL);
-    }
+    end_child(st, thread);
 }
 
 /* In sub-interpreters a thread state lives no longer than the work: CPython up to 3.13 takes whatever state it finds first

@@ -133,9 +133,12 @@ static void attach_for_claim(PyThreadState *ts, answer_t *answer)
 static tether_status_t detached(tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how)
 {
     PyThreadState *ts = PyEval_SaveThread();
+    uint32_t closed = forkgate_pause(); /* a hook before a fork that waits for a task */
     tether_wait_enter(thread);
     tether_status_t status = wait(thread, what, how);
     tether_wait_leave(thread);
+    if (closed != 0)
+        forkgate_resume(thread, closed);
     if (wait == wait_on_claim)
         attach_for_claim(ts, &(answer_t){what, status});
     else

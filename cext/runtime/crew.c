@@ -280,25 +280,31 @@ static tether_thread_t *gone_pop(tether_runtime_t *rt)
     return t;
 }
 
-/* Its last steps. Nobody joins it, so that those who leave do not queue for one another; what joining is for, to know that it
- * has ended, the system is asked. Two for one: what is left of them stays few. */
+static void join(tether_thread_t *t)
+{
+    pthread_join(t->handle, NULL);
+    atomic_store_explicit(&t->exited, true, memory_order_release); /* its record may serve another */
+}
+
+/* The last step: others may join it now. It joins two of those before it, if that takes no waiting: who leaves queues for
+ * nobody, and what is left of them stays few. */
 static void retire(tether_runtime_t *rt, tether_thread_t *me)
 {
-    pthread_detach(pthread_self());
     for (int i = 0; i < 2; i++) {
         tether_thread_t *t = gone_pop(rt);
         if (t != NULL && tether_native_exists(load_relaxed(&t->native_id)))
             gone_push(rt, t);
         else if (t != NULL)
-            atomic_store_explicit(&t->exited, true, memory_order_release);
+            join(t);
     }
-    gone_push(rt, me); /* its record serves another when the system has forgotten it */
+    gone_push(rt, me);
 }
 
 static void *thread_main(void *arg)
 {
     tether_thread_t *me = arg;
     tether_runtime_t *rt = load_relaxed(&me->rt);
+    me->handle = pthread_self();
     tether_thread_bind(me);
     rt->host.begin(me);
 
@@ -321,9 +327,10 @@ static void *thread_main(void *arg)
     rt->host.end(me);
     tether_thread_unbind(me);
 
-    retire(rt, me);
+    bool lingered = me->asked_stack == 0;
+    retire(rt, me); /* the record is not ours any more */
     bool rested = atomic_load(&rt->resting) != 0;
-    if (me->asked_stack == 0)
+    if (lingered)
         sub_relaxed(&rt->crew.idle, 1);
     /* The runtime may be freed from here on; only its address is used. Who begins to rest now looks again by itself. */
     if (atomic_fetch_sub(&rt->crew.alive, 1) == 1 || rested)
@@ -455,11 +462,21 @@ bool tether_crew_unjoined(tether_runtime_t *rt)
     return there;
 }
 
-void tether_crew_join_gone(tether_runtime_t *rt)
+void tether_crew_join_gone(tether_runtime_t *rt, uint64_t until)
 {
+    tether_thread_t *left = NULL;
     for (tether_thread_t *t; (t = gone_pop(rt)) != NULL;) {
-        tether_native_await_end(load_relaxed(&t->native_id));
-        atomic_store_explicit(&t->exited, true, memory_order_release);
+        unsigned long id = load_relaxed(&t->native_id);
+        if (id != tether_native_id() && tether_native_await_end(id, until)) { /* else a thread-local's destructor forks */
+            join(t);
+        } else {
+            t->idle_next = left;
+            left = t;
+        }
+    }
+    for (tether_thread_t *next; left != NULL; left = next) {
+        next = left->idle_next;
+        gone_push(rt, left);
     }
 }
 
@@ -471,5 +488,6 @@ void tether_crew_stop(tether_runtime_t *rt)
         tether_crew_send_away(rt);
         tether_lot_wait(&rt->crew, &me->parker, somebody_alive, rt, tether_now() + 1000000);
     }
-    tether_crew_join_gone(rt);
+    for (tether_thread_t *t; (t = gone_pop(rt)) != NULL;)
+        join(t);
 }

@@ -37,9 +37,9 @@ uint32_t tether_crew_busy(tether_runtime_t *rt);
 /* While rt->resting: wakes the idle threads, which then leave. */
 void tether_crew_send_away(tether_runtime_t *rt);
 
-/* Has a thread retired that may still be there? Waits until none is. */
+/* Has a thread retired that may still be there? Waits until none is, or until a point of time. */
 bool tether_crew_unjoined(tether_runtime_t *rt);
-void tether_crew_join_gone(tether_runtime_t *rt);
+void tether_crew_join_gone(tether_runtime_t *rt, uint64_t until);
 
 /* Makes every idle thread leave, and waits until no thread is alive. pre: rt->stopping; nothing queued or running. */
 void tether_crew_stop(tether_runtime_t *rt);

@@ -91,22 +91,24 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
 
 bool tether_native_exists(unsigned long native_id) { return syscall(SYS_tgkill, getpid(), native_id, 0) == 0; }
 
-/* The number may belong to another thread by now: not for ever. */
-void tether_native_await_end(unsigned long native_id)
+bool tether_native_await_end(unsigned long native_id, uint64_t until)
 {
-    for (int look = 0; look < 2000 && tether_native_exists(native_id); look++) {
+    for (int look = 0; tether_native_exists(native_id); look++) {
+        if (tether_now() >= until)
+            return false;
         if (look < 20)
             sched_yield();
         else
             nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
     }
+    return true;
 }
 
 void tether_native_join(pthread_t handle, const _Atomic unsigned long *native_id)
 {
     pthread_join(handle, NULL);
     /* The kernel wakes the joiner a moment before it takes the thread out of the process. */
-    tether_native_await_end(load_relaxed(native_id));
+    tether_native_await_end(load_relaxed(native_id), tether_now() + 1000000000);
 }
 
 void tether_native_at_fork(void (*child)(void)) { pthread_atfork(NULL, NULL, child); }

@@ -103,7 +103,8 @@ static bool still_there(void *arg)
 {
     tether_thread_t *me = arg;
     tether_runtime_t *rt = load_relaxed(&me->rt);
-    return atomic_load(&rt->crew.alive) > (me->crew ? 1u : 0u) || load_relaxed(&rt->ticker.state) != TETHER_TICKER_GONE;
+    uint32_t forking = atomic_load(&rt->crew_resting); /* they do not end before they have forked */
+    return atomic_load(&rt->crew.alive) > (forking != 0 ? forking : me->crew ? 1u : 0u) || load_relaxed(&rt->ticker.state) != TETHER_TICKER_GONE;
 }
 
 bool tether_runtime_lingers(tether_thread_t *me)
@@ -118,6 +119,7 @@ void tether_runtime_rest(tether_thread_t *me)
     uint32_t alive = UINT32_MAX;
     uint64_t until = 0;
     atomic_fetch_add(&rt->resting, 1);
+    atomic_fetch_add(&rt->crew_resting, me->crew);
     while (still_there(me) && !needed(rt, me)) {
         uint32_t now_alive = load_relaxed(&rt->crew.alive);
         uint64_t now = tether_now();
@@ -130,8 +132,9 @@ void tether_runtime_rest(tether_thread_t *me)
         tether_ticker_send_away(rt);
         tether_lot_wait(&rt->crew, &me->parker, still_there, me, now + REST_SLICE);
     }
-    tether_crew_join_gone(rt);
+    tether_crew_join_gone(rt, tether_now() + REST_GIVE_UP);
     tether_ticker_join_gone(rt);
+    atomic_fetch_sub(&rt->crew_resting, me->crew);
     atomic_fetch_sub(&rt->resting, 1);
 }
 

@@ -212,6 +212,7 @@ struct tether_thread {
     bool helps;                         /* its work is, or was last, to help with loops; written by its thread when not idle */
     bool called;                        /* counted in loops.called */
     bool sent;                          /* somebody chose it; else it has found its work by itself */
+    pthread_t handle;
     size_t asked_stack;
 };
 
@@ -308,6 +309,7 @@ struct tether_runtime {
     _Atomic bool closing;            /* no new tasks */
     _Atomic bool stopping;           /* crew threads leave */
     _Atomic uint32_t resting;        /* threads inside tether_runtime_rest: what is idle leaves at once */
+    _Atomic uint32_t crew_resting;   /* those of them that are crew threads */
     uint32_t forks;                  /* tether__forks at its birth */
     _Atomic uint32_t drain_waited;
     tether_lock_t graph;             /* owners, waits_for, waits_claim (owner_graph.md); keeps `threads` as it is */
