@@ -332,7 +332,7 @@ static void *thread_main(void *arg)
     bool rested = atomic_load(&rt->resting) != 0;
     if (lingered)
         sub_relaxed(&rt->crew.idle, 1);
-    /* The runtime may be freed from here on; only its address is used. Who begins to rest now looks again by itself. */
+    /* Who begins to rest now looks again by itself. */
     if (atomic_fetch_sub(&rt->crew.alive, 1) == 1 || rested)
         tether_lot_wake_all(&rt->crew);
     return NULL;
@@ -465,14 +465,19 @@ bool tether_crew_unjoined(tether_runtime_t *rt)
 void tether_crew_join_gone(tether_runtime_t *rt, uint64_t until)
 {
     tether_thread_t *left = NULL;
+    unsigned long me = tether_native_id();
     for (tether_thread_t *t; (t = gone_pop(rt)) != NULL;) {
         unsigned long id = load_relaxed(&t->native_id);
-        if (id != tether_native_id() && tether_native_await_end(id, until)) { /* else a thread-local's destructor forks */
-            join(t);
-        } else {
-            t->idle_next = left;
-            left = t;
+        if (id != me) { /* a thread-local's destructor may fork */
+            tether_native_await_end(id, until);
+            /* Whatever that has seen: the number may be another thread's by now. */
+            if (pthread_tryjoin_np(t->handle, NULL) == 0) {
+                atomic_store_explicit(&t->exited, true, memory_order_release);
+                continue;
+            }
         }
+        t->idle_next = left;
+        left = t;
     }
     for (tether_thread_t *next; left != NULL; left = next) {
         next = left->idle_next;

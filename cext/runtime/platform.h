@@ -39,8 +39,8 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
 /* Does the system count this thread among those of the process? By its tether_native_id. */
 bool tether_native_exists(unsigned long native_id);
 
-/* Waits until it does not, or until a point of time: false then. The number may belong to another thread by now. */
-bool tether_native_await_end(unsigned long native_id, uint64_t until);
+/* Waits until it does not, or until a point of time. The number may belong to another thread by now. */
+void tether_native_await_end(unsigned long native_id, uint64_t until);
 
 /* Waits for the end of a thread that tether_native_start made, and that has noted its tether_native_id; for that one, too. */
 void tether_native_join(pthread_t handle, const _Atomic unsigned long *native_id);

@@ -91,17 +91,16 @@ tether_status_t tether_native_start(pthread_t *handle, void *(*entry)(void *), v
 
 bool tether_native_exists(unsigned long native_id) { return syscall(SYS_tgkill, getpid(), native_id, 0) == 0; }
 
-bool tether_native_await_end(unsigned long native_id, uint64_t until)
+void tether_native_await_end(unsigned long native_id, uint64_t until)
 {
     for (int look = 0; tether_native_exists(native_id); look++) {
         if (tether_now() >= until)
-            return false;
+            return;
         if (look < 20)
             sched_yield();
         else
             nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
     }
-    return true;
 }
 
 void tether_native_join(pthread_t handle, const _Atomic unsigned long *native_id)
