@@ -78,7 +78,7 @@ typedef struct {
     PyObject *threading;       /* module dict: trace and profile hooks */
     PyObject *modules;         /* sys.modules */
     PyObject *_Atomic running_loop; /* _asyncio._get_running_loop once asyncio is there */
-    PyObject *crew_enter, *crew_leave, *tell_abandoned; /* of tether._crew, from the first spawn on */
+    PyObject *crew_enter, *crew_leave, *tell_abandoned, *give_back; /* of tether._crew, from the first spawn on */
     PyObject *renamed;         /* names_renamed as a function */
     PyObject *module;          /* borrowed: this state is its */
     PyObject *name_asyncio, *name_trace, *name_profile, *name_name, *name_own_name, *name_add_note, *name_clear;

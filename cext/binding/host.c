@@ -368,6 +368,17 @@ bool host_collect(state_t *st)
 }
 #endif
 
+/* Threads may prepare together; what the first one has put there may be in use by its task. */
+static void keep(state_t *st, PyObject **slot, PyObject **object)
+{
+    tether_lock(&st->graves_lock);
+    if (*slot == NULL) {
+        *slot = *object;
+        *object = NULL;
+    }
+    tether_unlock(&st->graves_lock);
+}
+
 /* Before the first task: what costs time or memory only for those who spawn. */
 int host_prepare(state_t *st)
 {
@@ -378,31 +389,18 @@ int host_prepare(state_t *st)
      * round, so ours must run before theirs: theirs must be registered. */
     PyObject *pool = PyImport_ImportModule("concurrent.futures.thread");
     PyObject *crew = pool ? PyImport_ImportModule("tether._crew") : NULL;
-    if (crew == NULL)
-        goto done;
-    PyObject *enter = PyObject_GetAttrString(crew, "enter");
-    PyObject *leave = enter ? PyObject_GetAttrString(crew, "leave") : NULL;
+    PyObject *rename = crew ? PyCFunction_New(&renamed_def, st->module) : NULL;
+    PyObject *leave = rename ? PyObject_GetAttrString(crew, "leave") : NULL;
     PyObject *tell = leave ? PyObject_GetAttrString(crew, "tell_abandoned") : NULL;
-    PyObject *rename = tell ? PyCFunction_New(&renamed_def, st->module) : NULL;
-    /* Threads may come here together; what the first one has put there may be in use by its task. */
-    tether_lock(&st->graves_lock);
-    bool ours = rename != NULL && st->renamed == NULL;
-    if (ours) {
-        st->crew_enter = enter;
-        st->crew_leave = leave;
-        st->tell_abandoned = tell;
-        st->renamed = rename;
-    }
-    tether_unlock(&st->graves_lock);
-    bool there = rename != NULL;
-    if (!ours) {
-        Py_XDECREF(enter);
-        Py_XDECREF(leave);
-        Py_XDECREF(tell);
-        Py_XDECREF(rename);
-    }
-    if (!there)
+    PyObject *give_back = tell ? PyObject_GetAttrString(crew, "give_back") : NULL;
+    PyObject *enter = give_back ? PyObject_GetAttrString(crew, "enter") : NULL;
+    if (enter == NULL)
         goto done;
+    keep(st, &st->renamed, &rename);
+    keep(st, &st->crew_leave, &leave);
+    keep(st, &st->tell_abandoned, &tell);
+    keep(st, &st->give_back, &give_back);
+    keep(st, &st->crew_enter, &enter);
     /* `started`: another thread was faster, while the imports ran */
     if (!st->started && (hook_once(st, &st->exit_hooked, hook_exit) < 0 || host_watch_collector(st) < 0))
         goto done;
@@ -411,5 +409,10 @@ int host_prepare(state_t *st)
 done:
     Py_XDECREF(pool);
     Py_XDECREF(crew);
+    Py_XDECREF(rename);
+    Py_XDECREF(leave);
+    Py_XDECREF(tell);
+    Py_XDECREF(give_back);
+    Py_XDECREF(enter);
     return result;
 }

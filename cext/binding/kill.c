@@ -17,18 +17,43 @@
 
 static void set_async(tether_thread_t *thread, PyObject *exc) { PyThreadState_SetAsyncExc(thread->ident, exc); }
 
+static int raise_now(void *exc)
+{
+    give_exception(exc);
+    return -1;
+}
+
+/* What a signal's handler raised in Python code of ours comes out of the next code of the program's. */
+static void raise_later(state_t *st, PyObject *ours)
+{
+    bool handlers = !st->sub && (unsigned long)PyThread_get_thread_ident() == st->main_thread &&
+                    !PyErr_ExceptionMatches(PyExc_MemoryError);
+    PyObject *exc = take_exception();
+    if (handlers && Py_AddPendingCall(raise_now, exc) == 0)
+        return;
+    give_exception(exc);
+    PyErr_WriteUnraisable(ours);
+}
+
+/* Runs Python code of ours, where nothing may be raised. */
+static void call_ours(state_t *st, PyObject *ours)
+{
+    PyObject *r = PyObject_CallNoArgs(ours);
+    if (r == NULL && PyErr_ExceptionMatches(st->KilledTask))
+        PyErr_Clear();
+    else if (r == NULL)
+        raise_later(st, ours);
+    Py_XDECREF(r);
+}
+
 /* Takes back what was set for the calling thread and has not been raised; nobody sets it again meanwhile. Not under the lock:
  * up to 3.12 the interpreter's request to look up stays on for ever if the exception just vanishes, so there it is raised, in
  * a function that does nothing. */
 static void withdraw(state_t *st, tether_thread_t *thread)
 {
 #if PY_VERSION_HEX < 0x030D0000
-    if (PyThreadState_Get()->async_exc != NULL) {
-        PyObject *r = PyObject_CallNoArgs(st->nothing);
-        if (r == NULL)
-            PyErr_Clear();
-        Py_XDECREF(r);
-    }
+    if (PyThreadState_Get()->async_exc != NULL)
+        call_ours(st, st->nothing);
 #else
     (void)st;
 #endif
@@ -45,10 +70,7 @@ void kill_after_fork(state_t *st)
     if (PyThreadState_Get()->async_exc != NULL)
         return; /* it is going to */
     PyThreadState_SetAsyncExc((unsigned long)PyThread_get_thread_ident(), st->KilledTask);
-    PyObject *r = PyObject_CallNoArgs(st->nothing);
-    if (r == NULL)
-        PyErr_Clear();
-    Py_XDECREF(r);
+    call_ours(st, st->nothing);
 #else
     (void)st;
 #endif
@@ -77,6 +99,9 @@ void kill_before_end(state_t *st, tether_thread_t *thread, job_t *job)
     tether_lock(&st->kill_lock); /* a delivery under way ends first */
     tether_unlock(&st->kill_lock);
     withdraw(st, thread);
+    /* It may have been raised a step before a `try` of importlib's: nobody could ever import again. */
+    if (atomic_load(&job->task.word) & TETHER_F_RAISED)
+        call_ours(st, st->give_back);
 }
 
 void kill_after_pop(state_t *st, tether_thread_t *thread)

@@ -532,7 +532,7 @@ static int module_exec(PyObject *module)
 /* Everything in the state that refers to a Python object. */
 #define STATE_REFS(X)                                                                                               \
     X(state_blocked) X(reasons[0]) X(reasons[1]) X(states[0]) X(states[1]) X(states[2]) X(states[3]) X(states[4])    \
-    X(threading) X(modules) X(crew_enter) X(crew_leave) X(tell_abandoned) X(renamed)                      \
+    X(threading) X(modules) X(crew_enter) X(crew_leave) X(tell_abandoned) X(give_back) X(renamed)         \
     X(name_asyncio) X(name_trace) X(name_profile) X(name_name) X(name_own_name) X(name_add_note) X(name_clear)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable
 
 from ._core import tasks
+from ._import_locks import give_back
 
-__all__ = ["CrewThread", "enter", "forked", "leave", "tell_abandoned"]
+__all__ = ["CrewThread", "enter", "forked", "give_back", "leave", "tell_abandoned"]
 
 _numbers = itertools.count(1)
 _running = threading.Event()
