@@ -70,6 +70,48 @@ def test_kill_of_a_task_that_waits_for_an_import_spares_those_that_wait_with_it(
     assert ran.out == "slow slow\n"
 
 
+# G12, fault 28: the same for one that is killed half way through giving the lock back
+def test_kill_at_the_end_of_an_import_wakes_those_that_wait_for_it(run_python):
+    ran = run_python(
+        """
+        import sys, threading, tether
+        from importlib import _bootstrap
+        from support import await_event, dedicated, poll
+
+        def entry():
+            lock = _bootstrap._get_module_lock("colorsys")
+            lock.acquire()
+            begun.set()
+            await_event(go)
+            lock.count = type(lock.count)()  # what release() does first; KilledTask may come right behind it
+            half.set()
+            while True:
+                pass
+
+        def waiter():
+            import colorsys
+            return colorsys.__name__
+
+        def waiting():
+            return "acquire" in [frame.f_code.co_name for frame in sys._current_frames().values()]
+
+        begun, go, half = threading.Event(), threading.Event(), threading.Event()
+        first = dedicated(entry)
+        await_event(begun)
+        second = dedicated(waiter)
+        poll(waiting)
+        go.set()
+        await_event(half)
+        first.kill()
+        print(second.join())
+        assert isinstance(first.exit_value(), tether.Killed)
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "colorsys\n"
+
+
 # G12, fault 33: only what the killed task itself has taken is given back
 def test_kill_of_a_task_in_place_below_an_import_leaves_the_import_its_lock(run_python, tmp_path):
     (tmp_path / "outer.py").write_text(
@@ -124,4 +166,42 @@ def test_interrupt_at_the_end_of_a_killed_task_is_not_lost(run_python):
         check=True,
     )
     assert ran.out.splitlines()[-1] == "interrupted"
+    assert ran.err == ""
+
+
+# G12, fault 28
+def test_kills_at_any_moment_of_an_import_spare_those_that_import_the_same(run_python, tmp_path):
+    for n in range(100):
+        (tmp_path / f"module{n}.py").write_text("x = 1\n" * 20)
+    ran = run_python(
+        f"""
+        import sys, threading, tether
+        from support import await_event, dedicated
+        sys.path.insert(0, {str(tmp_path)!r})
+        sys.dont_write_bytecode = True
+        sys.unraisablehook = lambda args: None  # a kill may come in a callback of importlib's
+
+        def victim(name, begun):
+            begun.set()
+            while True:
+                __import__(name)
+                tether.checkpoint()
+
+        for n in range(100):
+            begun = threading.Event()
+            victims = [dedicated(victim, f"module{{n}}", begun) for _ in range(3)]
+            others = [dedicated(__import__, f"module{{n}}") for _ in range(2)]
+            await_event(begun)
+            for _ in range(n):  # a little later each time
+                pass
+            for guard in victims:
+                guard.kill()
+            for guard in others:
+                assert guard.join().__name__ == f"module{{n}}"
+            for guard in victims:
+                assert isinstance(guard.exit_value(), tether.Killed)
+        """,
+        timeout=120,
+        check=True,
+    )
     assert ran.err == ""

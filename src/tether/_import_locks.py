@@ -7,8 +7,9 @@ that gives them back. ``KilledTask`` may come between the two. Nobody else could
     a module's, wanted by threads that nobody would wake        one of them is woken
 
 A thread that waits for another one's import is handed a token, ``wakeup``, which it passes on at once. Killed in
-between, it keeps it. Whether the token was lost, or is about to be passed on, cannot be told from outside; so it is
-given out once more, and from then on it does no harm to pass it on twice: whoever is woken looks again.
+between, it keeps it; so does who is killed while it gives the module's lock back. Whether the token was lost, or is
+about to be passed on, cannot be told from outside; so it is given out once more, and from then on it does no harm to
+pass it on twice: whoever is woken looks again.
 """
 
 from __future__ import annotations
@@ -81,6 +82,6 @@ def _free(lock: Any, held: int) -> None:
         for _ in range(taken - held):
             lock.release()
     with lock.lock:
-        if lock.wakeup.locked() and not lock.waiters:
+        if lock.wakeup.locked() and not (lock.waiters and lock.count):  # who would wake somebody?
             lock.wakeup = _Token(lock.wakeup)
             lock.wakeup.release()
