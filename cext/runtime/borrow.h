@@ -32,20 +32,22 @@ typedef struct tether_book {
     tether_lock_t lock;            /* guards everything here and in the loans, but for what is said there */
     tether_loan_t *root;           /* the tree of loans that are lent directly */
     tether_claim_t *first, *last;  /* the queue */
-    uint64_t dice;                 /* priorities of the tree's nodes */
     bool shut;                     /* nobody will be lent anything any more: who waits is told */
     /* May be NULL. Called after what is lent of start..stop has changed; 0, or an error: then a borrow is undone. */
     int (*shield)(struct tether_book *book, size_t start, size_t stop);
 } tether_book_t;
 
-struct tether_loan {
-    /* What a way down the tree reads, together. */
-    size_t start, stop;            /* fixed by the host before it is lent; an empty range conflicts with nothing */
-    size_t reach, reach_exclusive; /* furthest stop in the subtree: of all, of exclusive ones */
-    tether_loan_t *left, *right, *up;
-    uint64_t priority;
-    bool exclusive;                /* fixed like the range */
+/* How far something reaches: the furthest stop, of all loans and of the exclusive ones. */
+typedef struct {
+    size_t all, exclusive;
+} tether_reach_t;
 
+struct tether_loan {
+    size_t start, stop;            /* fixed by the host before it is lent; an empty range conflicts with nothing */
+    tether_loan_t *below[2];       /* in the tree, left and right. These six words are all that a way down reads: one cache line */
+    tether_reach_t reach[2];       /* what is below, left and right */
+    tether_loan_t *up;
+    bool exclusive;                /* fixed like the range */
     bool bare;                     /* likewise: somebody's, although no object of the host's stands for it */
     _Atomic uint8_t state;         /* these three are read anywhere */
     _Atomic uint32_t views;

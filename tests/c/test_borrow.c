@@ -141,7 +141,7 @@ TEST(several_ranges_are_lent_all_or_none)
     tether_loan_t *culprit = NULL;
     CHECK(tether_borrow(desk.thread, &desk.book, list, 5, note_blame, &culprit) == TETHER_CONFLICT);
     CHECK(culprit == &in_the_way);
-    CHECK(desk.book.root == &in_the_way && in_the_way.left == NULL && in_the_way.right == NULL);
+    CHECK(desk.book.root == &in_the_way && in_the_way.below[0] == NULL && in_the_way.below[1] == NULL);
     SOUND(&desk);
     drop(&desk, &in_the_way);
     CHECK(tether_borrow(desk.thread, &desk.book, list, 5, NULL, NULL) == TETHER_OK);
