@@ -368,7 +368,8 @@ class Flight:
             if self._pace.dear() and len(work.flying) > 1 and self._scope is not None:
                 _core.sleep(0)  # wakes a thread that idles, which with a GIL no spawn does
             while failure is None:
-                self._fill()
+                if not self._source.ended:
+                    self._fill()
                 if not work.flying:
                     failure = self._source.error
                     break

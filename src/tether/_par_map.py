@@ -30,6 +30,7 @@ class _Bar(Protocol):
 Telling = bool | Callable[[int], object] | _Bar | None
 
 
+_gil_enabled = getattr(sys, "_is_gil_enabled", None)  # asked for once: what a module has not is looked for at length
 _EXECUTING = "par_map is already executing: somebody else is asking it for a result, maybe further down here"
 _FEW = 16  # items of a batch whose results are let go one by one
 
@@ -232,8 +233,7 @@ def par_map(
 
 
 def _has_gil() -> bool:
-    enabled = getattr(sys, "_is_gil_enabled", None)
-    return enabled is None or bool(enabled())
+    return _gil_enabled is None or bool(_gil_enabled())
 
 
 def _refuse(isolation: object) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 
 import tether
 
@@ -44,7 +45,7 @@ def row(fn: Callable[[int], int], start: int) -> list[int]:
 
 def nested(fn: Callable[[int], int]) -> list[int]:
     """`SIDE` rows of `SIDE` calls, by par_map inside of par_map."""
-    return [value for part in tether.par_map(partial(row, fn), range(0, SIDE * SIDE, SIDE)) for value in part]
+    return list(chain.from_iterable(tether.par_map(partial(row, fn), range(0, SIDE * SIDE, SIDE))))
 
 
 def flat(fn: Callable[[int], int]) -> list[int]:
