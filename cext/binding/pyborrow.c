@@ -618,11 +618,11 @@ static PyObject *shared_clone(PyObject *self, PyObject *unused)
     borrow_t *copy = thread ? handle_new(b->st, b->source, b->lender, false, b->loan.start, b->loan.stop) : NULL;
     if (copy == NULL)
         return NULL;
-    if (tether_loan_clone(thread, &b->loan, &copy->loan) == TETHER_OK)
+    tether_status_t status = tether_loan_clone(thread, &b->loan, &copy->loan);
+    if (status == TETHER_OK)
         return publish(copy);
     Py_DECREF(copy);
-    raise_unusable(b);
-    return NULL;
+    return status == TETHER_NO_MEMORY ? PyErr_NoMemory() : (raise_unusable(b), NULL);
 }
 
 PyObject *borrow_lend(borrow_t *b) { return exclusive_lend((PyObject *)b, NULL); }

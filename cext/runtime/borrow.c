@@ -1,8 +1,3 @@
-/* The tree is a treap (Seidel and Aragon 1996) of ranges by start, augmented with the furthest stops of its subtrees, as
- * interval trees are (Cormen et al.). So a conflict is found, and a loan put in or taken out, in logarithmic time.
- *
- * Among thousands of loans that time is what the cache misses take. So a node knows what is below it without a look there: a
- * search reads one cache line of each node on its way, and no other node; and a node's priority is made from its address. */
 #include "borrow.h"
 
 #include "owner.h"
@@ -13,113 +8,9 @@
 /* state, views and parts are written under book->lock only, so a plain load and store do. */
 #define bump(counter, by) store_relaxed(&(counter), load_relaxed(&(counter)) + (by))
 
-/* ---- the tree; book->lock ---------------------------------------------------------------------------------------- */
-
-enum { LEFT, RIGHT };
-
-static bool before(const tether_loan_t *a, const tether_loan_t *b)
-{
-    return a->start < b->start || (a->start == b->start && a < b);
-}
-
-/* splitmix64's mixing: the tree needs numbers without a pattern, not secret ones. No two addresses have the same. */
-static uint64_t priority(const tether_loan_t *loan)
-{
-    uint64_t x = (uintptr_t)loan;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-}
+/* ---- the book; book->lock ---------------------------------------------------------------------------------------- */
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
-
-static tether_reach_t further(tether_reach_t a, tether_reach_t b)
-{
-    return (tether_reach_t){most(a.all, b.all), most(a.exclusive, b.exclusive)};
-}
-
-static tether_reach_t own_reach(const tether_loan_t *t) { return (tether_reach_t){t->stop, t->exclusive ? t->stop : 0}; }
-
-/* Of a subtree. */
-static tether_reach_t reach_of(const tether_loan_t *t)
-{
-    return t == NULL ? (tether_reach_t){0} : further(own_reach(t), further(t->reach[LEFT], t->reach[RIGHT]));
-}
-
-static void hang(tether_loan_t *t, int side, tether_loan_t *child)
-{
-    t->below[side] = child;
-    t->reach[side] = reach_of(child);
-    if (child != NULL)
-        child->up = t;
-}
-
-static void split(tether_loan_t *t, const tether_loan_t *at, tether_loan_t **less, tether_loan_t **more)
-{
-    tether_loan_t *rest;
-    if (t == NULL) {
-        *less = *more = NULL;
-    } else if (before(t, at)) {
-        split(t->below[RIGHT], at, &rest, more);
-        hang(t, RIGHT, rest);
-        *less = t;
-    } else {
-        split(t->below[LEFT], at, less, &rest);
-        hang(t, LEFT, rest);
-        *more = t;
-    }
-}
-
-static tether_loan_t *join(tether_loan_t *less, tether_loan_t *more)
-{
-    if (less == NULL || more == NULL)
-        return less ? less : more;
-    if (priority(less) > priority(more)) {
-        hang(less, RIGHT, join(less->below[RIGHT], more));
-        return less;
-    }
-    hang(more, LEFT, join(less, more->below[LEFT]));
-    return more;
-}
-
-/* Above the place where it goes in, the reaches can only grow. */
-static void put_in(tether_book_t *book, tether_loan_t *loan)
-{
-    const tether_reach_t own = own_reach(loan);
-    const uint64_t mine = priority(loan);
-    tether_loan_t **link = &book->root, *above = NULL;
-    for (tether_loan_t *t; (t = *link) != NULL && mine < priority(t); above = t) {
-        int side = before(loan, t) ? LEFT : RIGHT;
-        t->reach[side] = further(t->reach[side], own);
-        link = &t->below[side];
-    }
-    tether_loan_t *less, *more;
-    split(*link, loan, &less, &more);
-    hang(loan, LEFT, less);
-    hang(loan, RIGHT, more);
-    loan->up = above;
-    *link = loan;
-}
-
-/* No way down from the root: in its place comes what hung below it, and reaches change as far up as they were this loan's. */
-static void take_out(tether_book_t *book, const tether_loan_t *loan)
-{
-    tether_loan_t *above = loan->up, *child = join(loan->below[LEFT], loan->below[RIGHT]);
-    if (above == NULL) {
-        book->root = child;
-        if (child != NULL)
-            child->up = NULL;
-        return;
-    }
-    hang(above, above->below[LEFT] == loan ? LEFT : RIGHT, child);
-    for (child = above; (above = child->up) != NULL; child = above) {
-        int side = above->below[LEFT] == child ? LEFT : RIGHT;
-        tether_reach_t reach = reach_of(child), *known = &above->reach[side];
-        if (reach.all == known->all && reach.exclusive == known->exclusive)
-            return;
-        *known = reach;
-    }
-}
 
 static bool is_empty(const tether_loan_t *loan) { return loan->start == loan->stop; }
 
@@ -130,30 +21,7 @@ static bool overlap(const tether_loan_t *a, const tether_loan_t *b)
 
 static bool conflict(const tether_loan_t *a, const tether_loan_t *b)
 {
-    return (b->exclusive || a->exclusive) && overlap(a, b);
-}
-
-/* Can anything that reaches so far conflict? */
-static bool may_conflict(tether_reach_t reach, const tether_loan_t *wanted)
-{
-    return (wanted->exclusive ? reach.all : reach.exclusive) > wanted->start;
-}
-
-/* The first in order that conflicts. If the left side reaches into the range and yet nothing there conflicts, what reaches so
- * far begins beyond the range, and so does all that is further right: one way down is enough. */
-static tether_loan_t *find(tether_loan_t *t, const tether_loan_t *wanted)
-{
-    if (is_empty(wanted))
-        return NULL;
-    while (t != NULL) {
-        if (may_conflict(t->reach[LEFT], wanted))
-            t = t->below[LEFT];
-        else if (conflict(t, wanted))
-            return t;
-        else
-            t = t->start < wanted->stop && may_conflict(t->reach[RIGHT], wanted) ? t->below[RIGHT] : NULL;
-    }
-    return NULL;
+    return (a->exclusive || b->exclusive) && overlap(a, b);
 }
 
 /* How many are lent: the sum over lanes. */
@@ -166,12 +34,14 @@ static void count(const tether_loan_t *loan, int change)
         add_relaxed(&rt->lanes[loan->taker->lane].lent, change);
 }
 
-static void lend_directly(tether_book_t *book, tether_loan_t *loan)
+/* false: no memory, and nothing has changed. */
+static bool lend_directly(tether_book_t *book, tether_loan_t *loan)
 {
+    if (!is_empty(loan) && !tether_ranges_put(&book->lent, loan))
+        return false;
     store_relaxed(&loan->state, TETHER_LOAN_LIVE);
     count(loan, 1);
-    if (!is_empty(loan))
-        put_in(book, loan);
+    return true;
 }
 
 /* ---- the queue; book->lock --------------------------------------------------------------------------------------- */
@@ -207,29 +77,35 @@ static int reshield(tether_book_t *book, const tether_loan_t *loan)
 static void unlend(tether_book_t *book, tether_loan_t *loan)
 {
     if (!is_empty(loan))
-        take_out(book, loan);
+        tether_ranges_take(&book->lent, loan);
     store_relaxed(&loan->state, TETHER_LOAN_NEW);
     count(loan, -1);
 }
 
-static void unlend_all(tether_book_t *book, tether_loan_t *const *loans, size_t n)
+/* All or none; false: no memory, or the shield failed. */
+static bool lend_all(tether_book_t *book, tether_loan_t *const *loans, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
+    size_t lent = 0, shielded = 0;
+    while (lent < n && lend_directly(book, loans[lent]))
+        lent++;
+    while (lent == n && shielded < n && reshield(book, loans[shielded]) == 0)
+        shielded++;
+    if (shielded == n)
+        return true;
+    for (size_t i = 0; i < lent; i++)
         unlend(book, loans[i]);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < lent; i++)
         reshield(book, loans[i]); /* back to what it was; pages that are left too open are what no shield would be */
+    return false;
 }
 
-/* Hands over to a claim. false: the shield failed, and it is told that. */
+/* Hands over to a claim. false: there was no memory, and it is told that. */
 static bool hand_over(tether_book_t *book, tether_claim_t *claim)
 {
     tether_loan_t *loan = claim->loan;
     unqueue(book, claim);
-    lend_directly(book, loan);
-    bool ok = reshield(book, loan) == 0;
-    if (!ok)
-        unlend_all(book, &loan, 1);
-    reply(claim, ok ? TETHER_CLAIM_GRANTED : TETHER_CLAIM_UNSHIELDED);
+    bool ok = lend_all(book, &loan, 1);
+    reply(claim, ok ? TETHER_CLAIM_GRANTED : TETHER_CLAIM_NO_MEMORY);
     return ok;
 }
 
@@ -241,7 +117,7 @@ static void grant(tether_book_t *book, const tether_loan_t *gone)
     tether_loan_t room = {.start = gone->start, .stop = gone->stop, .exclusive = gone->exclusive};
     for (tether_claim_t *c = book->first, *next; c != NULL; c = next) {
         next = c->next;
-        if (!conflict(c->loan, &room) || find(book->root, c->loan) != NULL || older(book, c->loan, c) != NULL)
+        if (!conflict(c->loan, &room) || tether_ranges_find(&book->lent, c->loan) != NULL || older(book, c->loan, c) != NULL)
             continue;
         const tether_loan_t wanted = {.start = c->loan->start, .stop = c->loan->stop};
         if (hand_over(book, c))
@@ -251,6 +127,13 @@ static void grant(tether_book_t *book, const tether_loan_t *gone)
         room.exclusive = true;
         next = book->first;
     }
+}
+
+/* The loan is not in the book any more. */
+static void made_room(tether_book_t *book, const tether_loan_t *loan)
+{
+    reshield(book, loan);
+    grant(book, loan);
 }
 
 static bool is_idle(const tether_loan_t *loan)
@@ -402,7 +285,7 @@ static tether_loan_t *innermost(tether_loan_t *loan, const tether_loan_t *wanted
 /* What is in the way of a borrow that does not wait yet. */
 static tether_loan_t *in_the_way(tether_book_t *book, const tether_loan_t *wanted)
 {
-    tether_loan_t *loan = find(book->root, wanted);
+    tether_loan_t *loan = tether_ranges_find(&book->lent, wanted);
     if (loan != NULL)
         return innermost(loan, wanted);
     tether_claim_t *claim = older(book, wanted, NULL);
@@ -418,13 +301,7 @@ tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, teth
     tether_lock(&book->lock);
     for (size_t i = 0; i < n && other == NULL; i++)
         other = in_the_way(book, loans[i]);
-    bool failed = false;
-    for (size_t i = 0; i < n && other == NULL; i++)
-        lend_directly(book, loans[i]);
-    for (size_t i = 0; i < n && other == NULL && !failed; i++)
-        failed = reshield(book, loans[i]) != 0;
-    if (failed)
-        unlend_all(book, loans, n);
+    bool failed = other == NULL && !lend_all(book, loans, n);
     if (other != NULL && blame != NULL)
         blame(other, arg);
     tether_unlock(&book->lock);
@@ -444,10 +321,7 @@ tether_status_t tether_borrow_queue(tether_thread_t *thread, tether_book_t *book
     tether_lock(&book->lock);
     bool shut = book->shut, free_now = !shut && in_the_way(book, loan) == NULL, failed = false;
     if (free_now) {
-        lend_directly(book, loan);
-        failed = reshield(book, loan) != 0;
-        if (failed)
-            unlend_all(book, &loan, 1);
+        failed = !lend_all(book, &loan, 1);
     } else if (!shut) {
         claim->prev = book->last;
         *(book->last ? &book->last->next : &book->first) = claim;
@@ -494,7 +368,7 @@ tether_status_t tether_borrow_leave(tether_claim_t *claim, tether_blame_t *blame
     tether_lock(&book->lock);
     tether_status_t status = answered(claim);
     if (status == TETHER_CONFLICT) {
-        tether_loan_t *loan = find(book->root, claim->loan);
+        tether_loan_t *loan = tether_ranges_find(&book->lent, claim->loan);
         tether_claim_t *first = loan ? NULL : older(book, claim->loan, claim);
         if (blame != NULL && (loan != NULL || first != NULL))
             blame(loan ? innermost(loan, claim->loan) : first->loan, arg);
@@ -533,9 +407,8 @@ static void settle(tether_loan_t *loan)
         count(loan, -1);
         if (lender == NULL) {
             if (!is_empty(loan)) {
-                take_out(book, loan);
-                reshield(book, loan);
-                grant(book, loan);
+                tether_ranges_take(&book->lent, loan);
+                made_room(book, loan);
             }
             break;
         }
@@ -585,39 +458,53 @@ tether_status_t tether_loan_lend(tether_thread_t *thread, tether_loan_t *loan, t
     return may ? TETHER_OK : TETHER_CONFLICT;
 }
 
-/* A second loan where `loan` is: beside it in the tree, or as a part of the same lender. */
-static void put_beside(tether_loan_t *loan, tether_loan_t *other)
+/* Beside it in the book, or as a part of the same lender. false: no memory. */
+static bool put_beside(tether_loan_t *loan, tether_loan_t *other)
 {
-    if (loan->lender != NULL)
-        add_part(loan->lender, other);
-    else
-        lend_directly(loan->book, other);
+    if (loan->lender == NULL)
+        return lend_directly(loan->book, other);
+    add_part(loan->lender, other);
+    return true;
 }
 
 tether_status_t tether_loan_clone(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *copy)
 {
     set_holder(thread, loan->book, copy);
     tether_lock(&loan->book->lock);
-    bool may = loan->state == TETHER_LOAN_LIVE && !loan->exclusive;
-    if (may)
-        put_beside(loan, copy);
+    bool is = loan->state == TETHER_LOAN_LIVE && !loan->exclusive, may = is && put_beside(loan, copy);
     tether_unlock(&loan->book->lock);
     if (may)
         enlist(copy);
     else
         drop_holder(thread, copy);
-    return may ? TETHER_OK : TETHER_CONFLICT;
+    return may ? TETHER_OK : is ? TETHER_NO_MEMORY : TETHER_CONFLICT;
+}
+
+/* Readers that wait are granted theirs when the shared one stands: so no writer slips in. */
+static void replace(tether_loan_t *loan, tether_loan_t *shared)
+{
+    if (loan->lender != NULL) {
+        add_part(loan->lender, shared);
+        end(loan);
+        return;
+    }
+    store_relaxed(&loan->state, TETHER_LOAN_ENDED);
+    store_relaxed(&shared->state, TETHER_LOAN_LIVE);
+    count(loan, -1);
+    count(shared, 1);
+    if (!is_empty(loan)) {
+        tether_ranges_replace(&loan->book->lent, loan, shared);
+        made_room(loan->book, loan);
+    }
 }
 
 tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *shared)
 {
     set_holder(thread, loan->book, shared);
     tether_lock(&loan->book->lock);
-    bool may = is_idle(loan);
-    if (may) {
-        put_beside(loan, shared);
-        end(loan); /* grants to readers that wait; the shared one stands already, so no writer slips in */
-    }
+    bool may = is_idle(loan) && loan->exclusive;
+    if (may)
+        replace(loan, shared);
     tether_unlock(&loan->book->lock);
     if (may) {
         enlist(shared);
@@ -718,24 +605,21 @@ static bool any_of(tether_loan_t *loan, tether_blocker_t *is, void *arg)
 tether_access_t tether__book_access(tether_book_t *book, size_t start, size_t stop)
 {
     tether_loan_t probe = {.start = start, .stop = stop};
-    if (find(book->root, &probe) != NULL)
+    if (tether_ranges_find(&book->lent, &probe) != NULL)
         return TETHER_ACCESS_WRITE;
     probe.exclusive = true;
-    return find(book->root, &probe) != NULL ? TETHER_ACCESS_READ : TETHER_ACCESS_NONE;
+    return tether_ranges_find(&book->lent, &probe) != NULL ? TETHER_ACCESS_READ : TETHER_ACCESS_NONE;
 }
 
-static bool any_in(tether_loan_t *t, tether_loan_t *wanted, tether_blocker_t *is, void *arg)
+typedef struct {
+    tether_blocker_t *is;
+    void *arg;
+} asks_t;
+
+static bool any_of_each(tether_loan_t *loan, void *asks)
 {
-    while (t != NULL) {
-        if (may_conflict(t->reach[LEFT], wanted) && any_in(t->below[LEFT], wanted, is, arg))
-            return true;
-        if (t->start >= wanted->stop)
-            return false;
-        if (conflict(t, wanted) && any_of(t, is, arg))
-            return true;
-        t = may_conflict(t->reach[RIGHT], wanted) ? t->below[RIGHT] : NULL;
-    }
-    return false;
+    const asks_t *a = asks;
+    return any_of(loan, a->is, a->arg);
 }
 
 bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *arg)
@@ -743,7 +627,8 @@ bool tether__claim_blocked(tether_claim_t *claim, tether_blocker_t *is, void *ar
     tether_book_t *book = claim->loan->book;
     if (load_relaxed(&claim->answer) != TETHER_CLAIM_WAITS)
         return false;
-    if (!is_empty(claim->loan) && any_in(book->root, claim->loan, is, arg))
+    asks_t asks = {is, arg};
+    if (tether_ranges_any(&book->lent, claim->loan, any_of_each, &asks))
         return true;
     for (tether_claim_t *c = book->first; c != NULL && c != claim; c = c->next)
         if (conflict(c->loan, claim->loan) && is(c->loan, c, arg))
@@ -766,10 +651,9 @@ bool tether_claim_is_viewed(tether_claim_t *claim)
     return is;
 }
 
-/* What stands left of a place in the tree. */
+/* How far what stands left of a place in the book reaches. */
 typedef struct {
-    const tether_loan_t *last;
-    tether_reach_t reach;
+    size_t stop, stop_exclusive;
 } left_t;
 
 static bool parts_are_sound(const tether_loan_t *lender)
@@ -795,29 +679,16 @@ static bool is_kept(const tether_loan_t *loan)
     return loan->state == TETHER_LOAN_LIVE || (loan->state == TETHER_LOAN_ENDED && (loan->views != 0 || loan->parts != 0));
 }
 
-static bool side_is_sound(const tether_loan_t *t, int side)
+static bool loan_is_sound(tether_loan_t *loan, void *seen)
 {
-    const tether_loan_t *child = t->below[side];
-    tether_reach_t reach = reach_of(child);
-    return reach.all == t->reach[side].all && reach.exclusive == t->reach[side].exclusive &&
-           (child == NULL || (child->up == t && priority(child) < priority(t)));
-}
-
-static bool tree_is_sound(tether_loan_t *t, left_t *left)
-{
-    if (t == NULL)
-        return true;
-    if (!side_is_sound(t, LEFT) || !side_is_sound(t, RIGHT) || !tree_is_sound(t->below[LEFT], left))
+    left_t *left = seen;
+    if (loan->start < left->stop_exclusive || (loan->exclusive && loan->start < left->stop)) /* G13 */
         return false;
-    if (left->last != NULL && !before(left->last, t))
+    if (is_empty(loan) || loan->lender != NULL || !is_kept(loan) || !parts_are_sound(loan))
         return false;
-    if (t->start < left->reach.exclusive || (t->exclusive && t->start < left->reach.all)) /* G13 */
-        return false;
-    if (is_empty(t) || t->lender != NULL || !is_kept(t) || !parts_are_sound(t))
-        return false;
-    left->last = t;
-    left->reach = further(left->reach, own_reach(t));
-    return tree_is_sound(t->below[RIGHT], left);
+    left->stop = most(left->stop, loan->stop);
+    left->stop_exclusive = most(left->stop_exclusive, loan->exclusive ? loan->stop : 0);
+    return true;
 }
 
 static bool queue_is_sound(tether_book_t *book)
@@ -826,7 +697,7 @@ static bool queue_is_sound(tether_book_t *book)
     for (tether_claim_t *c = book->first; c != NULL; last = c, c = c->next) {
         if (c->prev != last || load_relaxed(&c->answer) != TETHER_CLAIM_WAITS || c->loan->state != TETHER_LOAN_NEW)
             return false;
-        if (find(book->root, c->loan) == NULL && older(book, c->loan, c) == NULL)
+        if (tether_ranges_find(&book->lent, c->loan) == NULL && older(book, c->loan, c) == NULL)
             return false; /* it waits for nothing */
     }
     return last == book->last;
@@ -834,9 +705,9 @@ static bool queue_is_sound(tether_book_t *book)
 
 bool tether__book_is_sound(tether_book_t *book)
 {
-    left_t left = {.last = NULL};
+    left_t left = {0};
     tether_lock(&book->lock);
-    bool is = (book->root == NULL || book->root->up == NULL) && tree_is_sound(book->root, &left) && queue_is_sound(book);
+    bool is = tether_ranges_are_sound(&book->lent, loan_is_sound, &left) && queue_is_sound(book);
     tether_unlock(&book->lock);
     return is;
 }

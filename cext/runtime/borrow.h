@@ -22,6 +22,7 @@
 #ifndef TETHER_BORROW_H
 #define TETHER_BORROW_H
 
+#include "ranges.h"
 #include "types.h"
 #include "wait.h"
 
@@ -30,23 +31,15 @@ typedef enum { TETHER_LOAN_NEW, TETHER_LOAN_LIVE, TETHER_LOAN_ENDED } tether_loa
 /* Zeroed memory is an empty book. Whoever holds loans of a book, or waits for one, belongs to one runtime. */
 typedef struct tether_book {
     tether_lock_t lock;            /* guards everything here and in the loans, but for what is said there */
-    tether_loan_t *root;           /* the tree of loans that are lent directly */
+    tether_ranges_t lent;          /* the loans that are lent directly, except for those of empty ranges */
     tether_claim_t *first, *last;  /* the queue */
     bool shut;                     /* nobody will be lent anything any more: who waits is told */
     /* May be NULL. Called after what is lent of start..stop has changed; 0, or an error: then a borrow is undone. */
     int (*shield)(struct tether_book *book, size_t start, size_t stop);
 } tether_book_t;
 
-/* How far something reaches: the furthest stop, of all loans and of the exclusive ones. */
-typedef struct {
-    size_t all, exclusive;
-} tether_reach_t;
-
 struct tether_loan {
     size_t start, stop;            /* fixed by the host before it is lent; an empty range conflicts with nothing */
-    tether_loan_t *below[2];       /* in the tree, left and right. These six words are all that a way down reads: one cache line */
-    tether_reach_t reach[2];       /* what is below, left and right */
-    tether_loan_t *up;
     bool exclusive;                /* fixed like the range */
     bool bare;                     /* likewise: somebody's, although no object of the host's stands for it */
     _Atomic uint8_t state;         /* these three are read anywhere */
@@ -62,8 +55,8 @@ struct tether_loan {
     void *host;                    /* the host's own, for `blame`; NULL: bare, or the runtime's own loan */
 };
 
-/* Not yet; the loan is LIVE; it would have been, but the shield failed; the book was shut. */
-typedef enum { TETHER_CLAIM_WAITS, TETHER_CLAIM_GRANTED, TETHER_CLAIM_UNSHIELDED, TETHER_CLAIM_SHUT } tether_answer_t;
+/* Not yet; the loan is LIVE; it would have been, but for want of memory (or of a shield); the book was shut. */
+typedef enum { TETHER_CLAIM_WAITS, TETHER_CLAIM_GRANTED, TETHER_CLAIM_NO_MEMORY, TETHER_CLAIM_SHUT } tether_answer_t;
 
 /* A borrow that waits. On its thread's stack. */
 struct tether_claim {
@@ -83,7 +76,7 @@ struct tether_claim {
 typedef void tether_blame_t(tether_loan_t *loan, void *arg);
 
 /* Lends n NEW loans of one book, ascending and disjoint, to what runs on the calling thread: all or none. OK, CONFLICT or
- * NO_MEMORY (the shield failed; `blame` was not called). */
+ * NO_MEMORY (for the book, or the shield failed; `blame` was not called). */
 tether_status_t tether_borrow(tether_thread_t *thread, tether_book_t *book, tether_loan_t *const *loans, size_t n,
                               tether_blame_t *blame, void *arg);
 
@@ -106,10 +99,11 @@ void tether_book_shut(tether_book_t *book);
  * only if it is. OK; CONFLICT: it is viewed, lent or ended. */
 tether_status_t tether_loan_lend(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *const *parts, size_t n);
 
-/* Adds one more shared loan of the same range: no matter who waits. CONFLICT: it has ended. */
+/* Adds one more shared loan of the same range: no matter who waits. CONFLICT: it has ended. NO_MEMORY. */
 tether_status_t tether_loan_clone(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *copy);
 
-/* Ends an exclusive loan and begins a shared one of its range, with nobody in between. CONFLICT as for lend. */
+/* Ends an exclusive loan and begins a shared one of its range, with nobody in between. CONFLICT as for lend, and if
+ * it is a shared one. */
 tether_status_t tether_loan_downgrade(tether_thread_t *thread, tether_loan_t *loan, tether_loan_t *shared);
 
 /* Ends it. Without `views_too` a loan that is viewed or lent further stays LIVE, and the answer is CONFLICT; so it is for one

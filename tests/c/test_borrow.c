@@ -31,7 +31,7 @@ static void act_as(desk_t *desk, int who) { store_relaxed(&desk->thread->top, wh
 static void close_desk(desk_t *desk)
 {
     act_as(desk, -1);
-    CHECK(desk->book.root == NULL && desk->book.first == NULL && desk->book.last == NULL);
+    CHECK(desk->book.lent.root.n == 0 && desk->book.first == NULL && desk->book.last == NULL);
     for (int i = 0; i < TASKS; i++) {
         CHECK(load_relaxed(&desk->tasks[i]->node.refs) == 2); /* no loan keeps it */
         CHECK(!tether_task_borrows(desk->tasks[i]));
@@ -141,7 +141,7 @@ TEST(several_ranges_are_lent_all_or_none)
     tether_loan_t *culprit = NULL;
     CHECK(tether_borrow(desk.thread, &desk.book, list, 5, note_blame, &culprit) == TETHER_CONFLICT);
     CHECK(culprit == &in_the_way);
-    CHECK(desk.book.root == &in_the_way && in_the_way.below[0] == NULL && in_the_way.below[1] == NULL);
+    CHECK(desk.book.lent.root.n == 1 && desk.book.lent.root.row[0].loan == &in_the_way);
     SOUND(&desk);
     drop(&desk, &in_the_way);
     CHECK(tether_borrow(desk.thread, &desk.book, list, 5, NULL, NULL) == TETHER_OK);
@@ -217,7 +217,7 @@ TEST(lent_three_deep_and_taken_back)
     SOUND(&desk);
     CHECK(blamed(&desk, &outside) == &loans[1]);
     CHECK(tether_loan_end(&loans[2], true) == TETHER_OK);
-    CHECK(desk.book.root == NULL);
+    CHECK(desk.book.lent.root.n == 0);
     for (int i = 3; i >= 0; i--)
         drop(&desk, &loans[i]);
     close_desk(&desk);
@@ -235,6 +235,10 @@ TEST(nothing_is_lent_of_a_viewed_or_ended_loan)
     CHECK(tether_loan_downgrade(desk.thread, &loan, &shared) == TETHER_CONFLICT);
     CHECK(tether_loan_clone(desk.thread, &loan, &shared) == TETHER_CONFLICT); /* exclusive */
     tether_loan_unview(&loan);
+    tether_loan_t reader = reading(20, 30);
+    CHECK(take(&desk, &reader) == TETHER_OK);
+    CHECK(tether_loan_downgrade(desk.thread, &reader, &shared) == TETHER_CONFLICT); /* shared already */
+    drop(&desk, &reader);
     CHECK(tether_loan_end(&loan, false) == TETHER_OK);
     CHECK(tether_loan_lend(desk.thread, &loan, list, 1) == TETHER_CONFLICT);
     CHECK(tether_loan_downgrade(desk.thread, &loan, &shared) == TETHER_CONFLICT);
@@ -729,7 +733,7 @@ static void op_lend(model_t *m, int i)
 static void op_beside(model_t *m, int i, bool downgrade)
 {
     slot_t *s = &m->slots[i];
-    bool may = s->kind == LIVE && (downgrade ? s->views == 0 && parts_of(m, i) == 0 : !s->exclusive);
+    bool may = s->kind == LIVE && (downgrade ? s->exclusive && s->views == 0 && parts_of(m, i) == 0 : !s->exclusive);
     int k = new_slot(m, s->start, s->stop, false);
     if (k < 0)
         return;

@@ -90,7 +90,7 @@ static void leave(actor_t *a)
 static void clear_stage(stage_t *stage)
 {
     CHECK(tether__book_is_sound(&stage->book));
-    CHECK(stage->book.root == NULL && stage->book.first == NULL);
+    CHECK(stage->book.lent.root.n == 0 && stage->book.first == NULL);
     host_finish(&stage->host);
 }
 

@@ -543,7 +543,7 @@ TEST(a_shield_that_fails_lends_nothing)
     for (int nth = 1; nth <= 2; nth++) {
         tether_fail_nth(TETHER_FAIL_PAGES, nth);
         CHECK(tether_borrow(desk.thread, &r.book, both, 2, NULL, NULL) == TETHER_NO_MEMORY);
-        CHECK(a.state == TETHER_LOAN_NEW && b.state == TETHER_LOAN_NEW && r.book.root == NULL);
+        CHECK(a.state == TETHER_LOAN_NEW && b.state == TETHER_LOAN_NEW && r.book.lent.root.n == 0);
         pages_are(&r, page, "---p", "---p", "---p");
     }
     tether_claim_t claim;
