@@ -250,3 +250,51 @@ def test_handler_without_exception_does_not_end_the_wait(run_python):
     """
     )
     run_python(code, check=True)
+
+
+# G12: a handler that raises while a kill is being cleared away was not heard
+def test_interrupt_at_the_end_of_a_killed_task_is_not_lost(run_python):
+    ran = run_python(
+        """
+        import _thread, collections, operator, tether
+
+        calls = []  # in C all of them, so that nothing looks at signals before the task has ended
+        guard = tether.spawn(collections.deque, map(operator.methodcaller("__call__"), calls), 0)
+        calls += [guard.kill, _thread.interrupt_main]
+        try:
+            print(guard.exit_value())
+            for _ in range(10):
+                pass
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out.splitlines()[-1] == "interrupted"
+    assert ran.err == ""
+
+
+# G12, fault 6: the same, where the main thread goes on to wait for a task that ends when it is told to
+def test_interrupt_at_the_end_of_a_killed_task_ends_the_wait_for_its_scope(run_python):
+    ran = run_python(
+        """
+        import _thread, collections, operator, tether
+
+        def sibling():
+            while True:
+                tether.sleep(0.01)
+
+        calls = []
+        try:
+            with tether.scope() as s:
+                s.options(dedicated=True).spawn(sibling)
+                guard = s.spawn(collections.deque, map(operator.methodcaller("__call__"), calls), 0)
+                calls += [guard.kill, _thread.interrupt_main]
+        except KeyboardInterrupt:
+            print("interrupted")
+        """,
+        timeout=60,
+        check=True,
+    )
+    assert ran.out == "interrupted\n"

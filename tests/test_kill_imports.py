@@ -146,52 +146,29 @@ def test_kill_of_a_task_in_place_below_an_import_leaves_the_import_its_lock(run_
     assert ran.out == "True\nKilled\nTrue\nFalse\n"
 
 
-# G12: a handler that raises while a kill is being cleared away was not heard
-def test_interrupt_at_the_end_of_a_killed_task_is_not_lost(run_python):
-    ran = run_python(
-        """
-        import _thread, collections, operator, tether
-
-        calls = []  # in C all of them, so that nothing looks at signals before the task has ended
-        guard = tether.spawn(collections.deque, map(operator.methodcaller("__call__"), calls), 0)
-        calls += [guard.kill, _thread.interrupt_main]
-        try:
-            print(guard.exit_value())
-            for _ in range(10):
-                pass
-        except KeyboardInterrupt:
-            print("interrupted")
-        """,
-        timeout=60,
-        check=True,
-    )
-    assert ran.out.splitlines()[-1] == "interrupted"
-    assert ran.err == ""
-
-
 # G12, fault 28
 def test_kills_at_any_moment_of_an_import_spare_those_that_import_the_same(run_python, tmp_path):
     for n in range(100):
         (tmp_path / f"module{n}.py").write_text("x = 1\n" * 20)
     ran = run_python(
         f"""
-        import sys, threading, tether
-        from support import await_event, dedicated
+        import sys, tether
+        from support import dedicated, poll
         sys.path.insert(0, {str(tmp_path)!r})
         sys.dont_write_bytecode = True
         sys.unraisablehook = lambda args: None  # a kill may come in a callback of importlib's
 
         def victim(name, begun):
-            begun.set()
+            begun.append(name)  # not an Event: a kill may leave its lock taken, as any that is taken in Python code
             while True:
                 __import__(name)
                 tether.checkpoint()
 
         for n in range(100):
-            begun = threading.Event()
+            begun = []
             victims = [dedicated(victim, f"module{{n}}", begun) for _ in range(3)]
             others = [dedicated(__import__, f"module{{n}}") for _ in range(2)]
-            await_event(begun)
+            poll(lambda: begun)
             for _ in range(n):  # a little later each time
                 pass
             for guard in victims:

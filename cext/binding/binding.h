@@ -380,6 +380,9 @@ void wait_forget(tether_wait_t *how); /* instead of raising: the tasks of a dead
 int wait_sleep(state_t *st, tether_thread_t *thread, uint64_t deadline);
 /* timeout in seconds (None: none) to a deadline. */
 int deadline_from(PyObject *timeout, uint64_t *deadline, const char *what);
+/* 0, or -1 with what a handler raised. */
+int look_at_signals(void);
+
 /* Raises Cancelled or KilledTask for the calling thread. */
 void raise_cancelled(state_t *st, tether_thread_t *thread);
 int checkpoint(state_t *st, tether_thread_t *thread);

@@ -258,7 +258,7 @@ static PyObject *drain(PyObject *module, PyObject *unused)
             closed = tether_runtime_close(rt);
             continue;
         }
-        bool raised = PyErr_CheckSignals() < 0;
+        bool raised = look_at_signals() < 0;
         rt = st->rt; /* another one, if a handler forked */
         thread = have_thread(st);
         if (raised) {

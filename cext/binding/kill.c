@@ -23,7 +23,7 @@ static int raise_now(void *exc)
     return -1;
 }
 
-/* What a signal's handler raised in Python code of ours comes out of the next code of the program's. */
+/* What a signal's handler raised in Python code of ours comes out of the next code of the program's, or of its wait. */
 static void raise_later(state_t *st, PyObject *ours)
 {
     bool handlers = !st->sub && (unsigned long)PyThread_get_thread_ident() == st->main_thread &&

@@ -25,7 +25,7 @@ static bool look(void *arg)
 {
     watch_t *watch = arg;
     PyEval_RestoreThread(watch->ts);
-    bool raised = PyErr_CheckSignals() < 0 || need_own(watch->st, watch->rt) < 0; /* a handler may have forked */
+    bool raised = look_at_signals() < 0 || need_own(watch->st, watch->rt) < 0; /* a handler may have forked */
     watch->ts = PyEval_SaveThread();
     return !raised;
 }

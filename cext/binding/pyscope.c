@@ -176,7 +176,7 @@ static PyObject *join_children(scope_t *s, tether_thread_t *thread, bool *stoppe
             if (task != NULL) {
                 job_run_here(st, thread, job_of(task));
                 /* What ran in place may have been interrupted: look at signals between tasks, as a loop would. */
-                if (fork_passed(st, thread, job_of(task)) < 0 || PyErr_CheckSignals() < 0 ||
+                if (fork_passed(st, thread, job_of(task)) < 0 || look_at_signals() < 0 ||
                     need_own(st, core->node.rt) < 0)
                     goto interrupted;
                 continue;

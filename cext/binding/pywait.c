@@ -161,6 +161,9 @@ static void collect_views(state_t *st, tether_claim_t *claim, tether_wait_t *how
 }
 #endif
 
+/* Handlers of signals, and what the main thread was asked to do meanwhile (kill.c asks, too). */
+int look_at_signals(void) { return PyErr_CheckSignals() < 0 ? -1 : Py_MakePendingCalls(); }
+
 /* Until the status is other than HELP (done here) or INTERRUPTED (signals looked at); -1 with *raised if a handler raised. */
 static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_fn *wait, void *what, tether_wait_t *how,
                                     bool *raised)
@@ -179,7 +182,7 @@ static tether_status_t keep_waiting(state_t *st, tether_thread_t *thread, wait_f
             job_run_here(st, thread, job_of(how->helped));
             *raised = fork_passed(st, thread, job_of(how->helped)) < 0;
         } else if (status == TETHER_INTERRUPTED) {
-            *raised = PyErr_CheckSignals() < 0;
+            *raised = look_at_signals() < 0;
             /* A handler that forked returns here in the child, too: what we wait for is not there. The clock is. */
             if (!*raised && tether_runtime_foreign(load_relaxed(&thread->rt)))
                 *raised = wait == on_clock ? (thread = need_thread(st)) == NULL : need_own(st, load_relaxed(&thread->rt)) < 0;
