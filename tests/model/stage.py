@@ -218,6 +218,9 @@ class Stage:
                 poll(lambda: block.cancelled, f"who leaves scope {target.number} to notice that", PATIENCE)
                 target.noticed = target.cancelled = True
                 return True
+            for other in self.rivals(target):  # whoever is faster has the failure
+                assert other.wait is not None
+                self.wake_one(other, other.wait)
             actor.wait = None
             expected = {self.world.settle(target)}
             if not isinstance(actor, Task) and expected == {("raised", CANCELLED)}:
@@ -236,7 +239,7 @@ class Stage:
         outcomes = set()
         if not target.live:
             mates = any(a is not actor and a.wait and a.wait.target is target for a in self.world.actors())
-            if target.reaped or target.loose or mates:
+            if target.reaped or target.loose or mates or self.is_left(target):
                 outcomes.add(("raised", "ReapedError"))
             if not target.reaped and not target.loose:
                 outcomes.add(self.outcome(target, wait.exit_value))
@@ -251,6 +254,17 @@ class Stage:
         if not target.live:
             self.world.take(actor, target)
         return True
+
+    def is_left(self, task: Task) -> bool:
+        """Does who leaves its scope, this very moment, want its failure, too?"""
+        scope = task.owner
+        leaves = any(a.wait and a.wait.kind == "leave" and a.wait.target is scope for a in self.world.actors())
+        return leaves and isinstance(scope, Scope) and task in scope.failures and not scope.alive()
+
+    def rivals(self, scope: Scope) -> list[Actor]:
+        """Who waits for the handles of tasks whose failures leaving the scope would raise."""
+        waiting = [actor for actor in self.world.actors() if actor.wait is not None and actor.above is None]
+        return [actor for actor in waiting if actor.wait.kind == "join" and actor.wait.target in scope.failures]
 
     def outcome(self, task: Task, exit_value: bool) -> tuple[str, Any]:
         if task.outcome is None:
