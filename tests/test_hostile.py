@@ -932,6 +932,9 @@ def test_kill_is_not_lost_where_a_supervised_task_goes(run_python):
                     for _ in range(10):
                         s.spawn(lambda a: None, Slow())
 
+        with tether.supervisor("one_for_all") as s:
+            s.spawn(lambda a: None, Slow())  # imports what is needed: a kill may be lost to importlib's callbacks
+
         for n in range(40):
             guard = dedicated(entry)
             time.sleep(0.002 + n * 0.0002)
